@@ -1,0 +1,262 @@
+package bulkhead_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/backstay-go/backstay/bulkhead"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func acquire(t *testing.T, b *bulkhead.Bulkhead) bulkhead.Permit {
+	t.Helper()
+	p, err := b.Acquire(t.Context())
+	require.NoError(t, err)
+	return p
+}
+
+func TestWithoutAQueueTheNextCallerIsRejectedAtOnce(t *testing.T) {
+	b := bulkhead.New(bulkhead.Config{Name: "bank", MaxConcurrent: 2})
+	first, second := acquire(t, b), acquire(t, b)
+	defer second.Abort()
+	err := b.Do(t.Context(), func(context.Context) error { t.Error("it ran"); return nil })
+	require.ErrorIs(t, err, bulkhead.ErrFull)
+	require.EqualError(t, err, `bulkhead "bank" is full: 2 calls run and 0 may wait`)
+	var rejection *bulkhead.Error
+	require.ErrorAs(t, err, &rejection)
+	require.True(t, rejection.Rejected())
+	require.Zero(t, testing.AllocsPerRun(100, func() { _, _ = b.Acquire(context.Background()) }))
+	first.Done(nil)
+	require.NoError(t, b.Do(t.Context(), func(context.Context) error { return nil }))
+}
+
+func TestWaitingCallersAreServedInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := bulkhead.New(bulkhead.Config{MaxConcurrent: 1, MaxQueue: 10})
+		p := acquire(t, b)
+		var order []int
+		var group sync.WaitGroup
+		for i := range 10 {
+			group.Go(func() {
+				_ = b.Do(context.Background(), func(context.Context) error { order = append(order, i); return nil })
+			})
+			synctest.Wait() // it is in the queue before the next one comes
+		}
+		require.Equal(t, bulkhead.Stats{Running: 1, Waiting: 10, Limit: 1}, b.Stats())
+		require.ErrorIs(t, b.Do(t.Context(), nil), bulkhead.ErrFull, "the queue is full")
+		p.Done(nil)
+		group.Wait()
+		require.Equal(t, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, order)
+		require.Equal(t, bulkhead.Stats{Limit: 1, Queued: 10, Rejected: 1}, b.Stats())
+	})
+}
+
+func TestACancelledContextIsNeverAdmitted(t *testing.T) {
+	b := bulkhead.New(bulkhead.Config{MaxConcurrent: 1000, MaxQueue: 1})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 1000 {
+		_, err := b.Acquire(ctx)
+		require.ErrorIs(t, err, context.Canceled)
+	}
+	require.Zero(t, b.Stats().Running)
+}
+
+func TestACallerThatLeavesGivesItsPlaceOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := bulkhead.New(bulkhead.Config{MaxConcurrent: 1, MaxQueue: 2})
+		p := acquire(t, b)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.ErrorIs(t, b.Do(ctx, nil), context.DeadlineExceeded)
+		require.Equal(t, bulkhead.Stats{Running: 1, Limit: 1, Left: 1}, b.Stats())
+
+		served := make(chan struct{})
+		go func() {
+			_ = b.Do(context.Background(), func(context.Context) error { close(served); return nil })
+		}()
+		synctest.Wait()
+		p.Done(nil)
+		<-served
+		synctest.Wait()
+		require.Zero(t, b.Stats().Running)
+	})
+}
+
+func TestAPermitHandedToALeaverGoesToTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := bulkhead.New(bulkhead.Config{MaxConcurrent: 1, MaxQueue: 2})
+		p := acquire(t, b)
+		ctx, cancel := context.WithCancel(t.Context())
+		leaver, next := make(chan error, 1), make(chan error, 1)
+		go func() { _, err := b.Acquire(ctx); leaver <- err }()
+		synctest.Wait()
+		go func() {
+			next <- b.Do(context.Background(), func(context.Context) error { return nil })
+		}()
+		synctest.Wait()
+		cancel() // both happen before the leaver runs again
+		p.Done(nil)
+		require.ErrorIs(t, <-leaver, context.Canceled)
+		require.NoError(t, <-next)
+		require.Zero(t, b.Stats().Running)
+	})
+}
+
+func TestQueueTimeoutRejects(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := bulkhead.New(bulkhead.Config{MaxConcurrent: 1, MaxQueue: 2, QueueTimeout: time.Second})
+		p := acquire(t, b)
+		start := time.Now()
+		require.ErrorIs(t, b.Do(t.Context(), nil), bulkhead.ErrFull)
+		require.Equal(t, time.Second, time.Since(start))
+		p.Done(nil)
+		require.Equal(t, bulkhead.Stats{Limit: 1, Rejected: 1}, b.Stats())
+	})
+}
+
+func TestPanicAndGoexitRelease(t *testing.T) {
+	b := bulkhead.New(bulkhead.Config{MaxConcurrent: 1})
+	require.PanicsWithValue(t, "boom", func() {
+		_ = b.Do(t.Context(), func(context.Context) error { panic("boom") })
+	})
+	require.Zero(t, b.Stats().Running)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = bulkhead.Wrap(b, func(context.Context, int) (int, error) { runtime.Goexit(); return 0, nil })(context.Background(), 1)
+	}()
+	<-done
+	require.Zero(t, b.Stats().Running)
+}
+
+func TestAPermitIsGivenBackOnce(t *testing.T) {
+	b := bulkhead.New(bulkhead.Config{MaxConcurrent: 2})
+	p, q := acquire(t, b), acquire(t, b)
+	p.Done(nil)
+	p.Done(nil)
+	p.Abort()
+	require.Equal(t, 1, b.Stats().Running)
+	q.Abort()
+	require.Zero(t, b.Stats().Running)
+	var zero bulkhead.Permit
+	zero.Done(nil)
+}
+
+func TestTheLimitHoldsAndNothingIsLostUnderLoadCancelAndReconfigure(t *testing.T) {
+	b := bulkhead.New(bulkhead.Config{MaxConcurrent: 4, MaxQueue: 10_000})
+	var running, most atomic.Int64
+	var group sync.WaitGroup
+	for i := range 2000 {
+		group.Go(func() {
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			if i%3 == 0 {
+				go func() {
+					for range rand.IntN(50) {
+						runtime.Gosched()
+					}
+					cancel()
+				}()
+			}
+			err := b.Do(ctx, func(context.Context) error {
+				now := running.Add(1)
+				for m := most.Load(); now > m && !most.CompareAndSwap(m, now); m = most.Load() {
+				}
+				runtime.Gosched()
+				running.Add(-1)
+				return nil
+			})
+			if err != nil && !errors.Is(err, context.Canceled) {
+				t.Errorf("unexpected: %v", err)
+			}
+		})
+	}
+	for i := range 500 {
+		if err := b.Reconfigure(bulkhead.Config{MaxConcurrent: 1 + i%8, MaxQueue: 10_000}); err != nil {
+			t.Error(err)
+		}
+		runtime.Gosched()
+	}
+	group.Wait()
+	s := b.Stats()
+	require.Zero(t, s.Running, "exactly empty")
+	require.Zero(t, s.Waiting)
+	require.Zero(t, s.Rejected)
+	require.LessOrEqual(t, most.Load(), int64(8))
+	require.Positive(t, most.Load())
+}
+
+func TestReconfigureAdmitsWaitingCallersAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := bulkhead.New(bulkhead.Config{MaxConcurrent: 1, MaxQueue: 5})
+		release := make(chan struct{})
+		var group sync.WaitGroup
+		for range 4 {
+			group.Go(func() {
+				_ = b.Do(context.Background(), func(context.Context) error { <-release; return nil })
+			})
+		}
+		synctest.Wait()
+		require.Equal(t, 1, b.Stats().Running)
+		require.NoError(t, b.Reconfigure(bulkhead.Config{MaxConcurrent: 3, MaxQueue: 5}))
+		synctest.Wait()
+		require.Equal(t, bulkhead.Stats{Running: 3, Waiting: 1, Limit: 3, Queued: 2}, b.Stats())
+
+		require.NoError(t, b.Reconfigure(bulkhead.Config{MaxConcurrent: 1, MaxQueue: 5}))
+		require.Equal(t, 3, b.Stats().Running, "nobody is interrupted")
+		close(release)
+		group.Wait()
+		require.Zero(t, b.Stats().Running)
+		require.Error(t, b.Reconfigure(bulkhead.Config{MaxConcurrent: -1}))
+		require.Equal(t, 1, b.Config().MaxConcurrent)
+	})
+}
+
+func TestConfig(t *testing.T) {
+	err := bulkhead.Config{Name: "bank", MaxConcurrent: -1, MaxQueue: 2_000_000}.Validate()
+	require.ErrorContains(t, err, `bulkhead "bank": Config.MaxConcurrent is -1`)
+	require.ErrorContains(t, err, `Config.MaxQueue is 2000000`)
+	require.Panics(t, func() { bulkhead.New(bulkhead.Config{MaxConcurrent: -1}) })
+	require.Panics(t, func() { bulkhead.Wrap[int, int](nil, nil) })
+	var c bulkhead.Config
+	require.NoError(t, json.Unmarshal([]byte(`{"max_concurrent":3,"max_queue":"off","queue_timeout":"1s"}`), &c))
+	require.Equal(t, bulkhead.Config{MaxConcurrent: 3, MaxQueue: -1, QueueTimeout: time.Second}, c)
+	b := bulkhead.New(c)
+	require.NoError(t, b.Reconfigure(b.Config()))
+	text, err := json.Marshal(b.Config())
+	require.NoError(t, err)
+	require.JSONEq(t, `{"name":"bulkhead","max_concurrent":3,"max_queue":"off","queue_timeout":"1s"}`, string(text))
+}
+
+func TestAnUncontendedCallAllocatesNothing(t *testing.T) {
+	ctx := context.Background()
+	fn := bulkhead.Wrap(bulkhead.New(bulkhead.Config{}), func(_ context.Context, n int) (int, error) { return n, nil })
+	require.Zero(t, testing.AllocsPerRun(200, func() { _, _ = fn(ctx, 1) }))
+}
+
+func TestMetricsTellTheStats(t *testing.T) {
+	b := bulkhead.New(bulkhead.Config{Name: "m", MaxConcurrent: 1})
+	p := acquire(t, b)
+	defer p.Done(nil)
+	_, _ = b.Acquire(t.Context())
+	got := map[string]float64{}
+	for name, value := range b.Metrics() {
+		got[name] = value
+	}
+	require.Equal(t, map[string]float64{"running": 1, "waiting": 0, "limit": 1, "rejected_total": 1, "queued_total": 0, "left_total": 0}, got)
+	kind, name, config := b.Describe()
+	require.Equal(t, []any{"bulkhead", "m", b.Config()}, []any{kind, name, config})
+}

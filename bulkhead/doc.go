@@ -1,0 +1,28 @@
+// Package bulkhead limits how many calls run at once, so that one slow dependency cannot take every goroutine, connection
+// or byte of memory with it.
+//
+// Use one for each resource that can be used up separately. A bulkhead bounds concurrency, not rate: for a number of calls a
+// second use a rate limit.
+//
+// # Guarantees
+//
+//   - At most MaxConcurrent operations run at once; at most MaxQueue callers wait.
+//   - Waiting callers are served first come, first served. A caller cannot overtake those that wait.
+//   - A caller whose context is done, before or while waiting, is never admitted: it gets the context's error and its place is
+//     given on. A permit that was handed over in the same moment goes to the next caller.
+//   - A permit is released on every way out, panic and Goexit included, and exactly once.
+//   - A rejection is a [*Error] that is [ErrFull]; the operation did not run.
+//
+// An uncontended call costs two compare-and-swaps, takes no lock and allocates nothing.
+//
+// # Usage
+//
+//	b := bulkhead.New(bulkhead.Config{Name: "bank", MaxConcurrent: 16, MaxQueue: 64})
+//	charge := bulkhead.Wrap(b, bank.Charge)
+//
+// The limit can be changed while running with [Bulkhead.Reconfigure]. A lower limit takes hold as running calls end: none is
+// interrupted.
+//
+// The pattern is Michael Nygard's (Release It!, 2007); the hand-over of a permit to the longest waiting caller is that of a
+// fair counting semaphore (E. W. Dijkstra, 1965).
+package bulkhead

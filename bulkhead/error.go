@@ -1,0 +1,27 @@
+package bulkhead
+
+import (
+	"errors"
+	"fmt"
+)
+
+// ErrFull is what errors.Is finds in every rejection: all permits are taken and so is the queue, or QueueTimeout is over.
+var ErrFull = errors.New("bulkhead: full")
+
+// Error is a rejection: the operation did not run. One value serves all rejections under a Config, so rejecting allocates
+// nothing. It answers errors.Is for [ErrFull] and is safe for concurrent use.
+type Error struct{ cfg Config }
+
+// Error names the bulkhead and its limits.
+func (e *Error) Error() string {
+	return fmt.Sprintf("bulkhead %q is full: %d calls run and %d may wait", e.cfg.Name, e.cfg.MaxConcurrent, max(0, e.cfg.MaxQueue))
+}
+
+// Name is the name of the bulkhead that rejected.
+func (e *Error) Name() string { return e.cfg.Name }
+
+// Is reports whether target is [ErrFull].
+func (e *Error) Is(target error) bool { return target == ErrFull }
+
+// Rejected is true: the operation did not run.
+func (e *Error) Rejected() bool { return true }

@@ -1,0 +1,26 @@
+// Package timeout bounds how long one operation may take, by giving it a context with a deadline.
+//
+// It is cooperative: the operation must obey its context, as everything in net/http and database/sql does. A function that
+// ignores its context is not interrupted, and the caller waits for it; nothing keeps running behind the caller's back.
+//
+// # Guarantees
+//
+//   - The operation's context ends no later than After from the call, and no later than the caller's own deadline.
+//   - When this timeout was the reason, the error is a [*Error] that is [ErrTimeout] and context.DeadlineExceeded, with the
+//     operation's own error beneath it. When the caller's context ended first, the operation's error is passed on as it is.
+//   - A result that the operation returned in time is never turned into an error, even if the deadline passes while it returns.
+//   - Whether the operation took effect is in doubt after a timeout: the request may have arrived and only the reply be late.
+//   - The timer is released when the operation returns, panics or calls Goexit.
+//
+// # Usage
+//
+// Two timeouts usually belong round a remote call: one for all attempts, outside the retrier, and one for each attempt, inside
+// it. A total timeout alone lets the first attempt that hangs use up everything.
+//
+//	total := timeout.New(timeout.Config{Name: "checkout", After: 2 * time.Second})
+//	attempt := timeout.New(timeout.Config{Name: "bank call", After: 300 * time.Millisecond})
+//	charge := backstay.Wrap(bank.Charge, total, retrier, attempt)
+//
+// Timeouts as a stability pattern, and why they belong at every integration point, are described by Michael Nygard (Release
+// It!, 2007). The cost is that of context.WithDeadlineCause: about half a microsecond and a few allocations.
+package timeout
