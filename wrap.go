@@ -3,6 +3,7 @@ package backstay
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	"github.com/backstay-go/backstay/breaker"
@@ -17,8 +18,8 @@ func Wrap[In, Out any](fn Func[In, Out], policies ...Policy) Func[In, Out] {
 	if fn == nil {
 		panic("backstay: Wrap: the function is nil")
 	}
-	for i := len(policies) - 1; i >= 0; i-- {
-		fn = wrapOne(fn, policies[i], i)
+	for i, policy := range slices.Backward(policies) {
+		fn = wrapOne(fn, policy, i)
 	}
 	return fn
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"runtime"
 	"sync"
@@ -20,11 +21,11 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func acquire(t *testing.T, b *bulkhead.Bulkhead) bulkhead.Permit {
+func acquire(t *testing.T, b *bulkhead.Bulkhead) *bulkhead.Permit {
 	t.Helper()
 	p, err := b.Acquire(t.Context())
 	require.NoError(t, err)
-	return p
+	return &p
 }
 
 func TestWithoutAQueueTheNextCallerIsRejectedAtOnce(t *testing.T) {
@@ -252,10 +253,7 @@ func TestMetricsTellTheStats(t *testing.T) {
 	p := acquire(t, b)
 	defer p.Done(nil)
 	_, _ = b.Acquire(t.Context())
-	got := map[string]float64{}
-	for name, value := range b.Metrics() {
-		got[name] = value
-	}
+	got := maps.Collect(b.Metrics())
 	require.Equal(t, map[string]float64{"running": 1, "waiting": 0, "limit": 1, "rejected_total": 1, "queued_total": 0, "left_total": 0}, got)
 	kind, name, config := b.Describe()
 	require.Equal(t, []any{"bulkhead", "m", b.Config()}, []any{kind, name, config})

@@ -2,6 +2,7 @@ package policytest_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"testing"
@@ -40,9 +41,7 @@ func broken() map[string]factory {
 		"NeverTwoAtOnceNorAfterwards": stateless(func(ctx context.Context, op func(context.Context) error) error {
 			second := make(chan error)
 			go func() { second <- op(ctx) }()
-			err := op(ctx)
-			<-second
-			return err
+			return errors.Join(op(ctx), <-second)
 		}),
 		"TheContextIsDerived": stateless(func(_ context.Context, op func(context.Context) error) error {
 			return op(context.Background())

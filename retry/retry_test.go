@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"sync"
 	"testing"
@@ -324,10 +325,7 @@ func TestMetricsTellTheStats(t *testing.T) {
 	r := retry.New(retry.Config{Name: "m", MaxAttempts: 2, InitialInterval: -1})
 	op, _ := failing(9, errBroken)
 	_ = r.Do(t.Context(), op)
-	got := map[string]float64{}
-	for name, value := range r.Metrics() {
-		got[name] = value
-	}
+	got := maps.Collect(r.Metrics())
 	require.Equal(t, map[string]float64{"calls_total": 1, "retries_total": 1, "recovered_total": 0, "gave_up_total": 1}, got)
 	kind, name, config := r.Describe()
 	require.Equal(t, []any{"retry", "m", r.Config()}, []any{kind, name, config})
