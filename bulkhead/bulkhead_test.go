@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/backstay-go/backstay/bulkhead"
 )
@@ -159,9 +160,9 @@ func TestAPermitIsGivenBackOnce(t *testing.T) {
 func TestTheLimitHoldsAndNothingIsLostUnderLoadCancelAndReconfigure(t *testing.T) {
 	b := bulkhead.New(bulkhead.Config{MaxConcurrent: 4, MaxQueue: 10_000})
 	var running, most atomic.Int64
-	var group sync.WaitGroup
+	var group errgroup.Group
 	for i := range 2000 {
-		group.Go(func() {
+		group.Go(func() error {
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
 			if i%3 == 0 {
@@ -180,9 +181,10 @@ func TestTheLimitHoldsAndNothingIsLostUnderLoadCancelAndReconfigure(t *testing.T
 				running.Add(-1)
 				return nil
 			})
-			if err != nil && !errors.Is(err, context.Canceled) {
-				t.Errorf("unexpected: %v", err)
+			if errors.Is(err, context.Canceled) {
+				return nil
 			}
+			return err
 		})
 	}
 	for i := range 500 {
@@ -191,7 +193,7 @@ func TestTheLimitHoldsAndNothingIsLostUnderLoadCancelAndReconfigure(t *testing.T
 		}
 		runtime.Gosched()
 	}
-	group.Wait()
+	require.NoError(t, group.Wait())
 	s := b.Stats()
 	require.Zero(t, s.Running, "exactly empty")
 	require.Zero(t, s.Waiting)

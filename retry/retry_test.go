@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"math"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/backstay-go/backstay/retry"
 )
@@ -240,16 +240,17 @@ func TestABackOffIsMadeForEachCallThatFails(t *testing.T) {
 
 func TestOneRetrierServesManyCallers(t *testing.T) {
 	r := retry.New(retry.Config{MaxAttempts: 4, InitialInterval: -1})
-	var group sync.WaitGroup
+	var group errgroup.Group
 	for range 8 {
-		group.Go(func() {
+		group.Go(func() error {
 			op, calls := failing(9, errBroken)
 			if err := r.Do(context.Background(), op); !errors.Is(err, retry.ErrExhausted) || *calls != 4 {
-				t.Errorf("%d attempts, error %v", *calls, err)
+				return fmt.Errorf("%d attempts, error %w", *calls, err)
 			}
+			return nil
 		})
 	}
-	group.Wait()
+	require.NoError(t, group.Wait())
 	require.Equal(t, retry.Stats{Calls: 8, Retries: 24, GaveUp: 8}, r.Stats())
 }
 
