@@ -157,6 +157,8 @@ func TestASuccessfulCallAllocatesNothing(t *testing.T) {
 	require.Zero(t, testing.AllocsPerRun(200, func() { _ = handler(ctx, 1) }))
 
 	chained := backstay.Chain(builtins()...)
+	fn = backstay.Wrap(double, chained)
+	require.Zero(t, testing.AllocsPerRun(200, func() { _, _ = fn(ctx, 1) }))
 	op := func(context.Context) error { return nil }
 	require.Zero(t, testing.AllocsPerRun(200, func() { _ = chained.Do(ctx, op) }))
 }

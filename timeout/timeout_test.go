@@ -113,6 +113,11 @@ func TestPanicReleasesTheTimer(t *testing.T) {
 		_ = to.Do(t.Context(), func(ctx context.Context) error { inner = ctx; panic("boom") })
 	})
 	require.ErrorIs(t, inner.Err(), context.Canceled)
+
+	require.PanicsWithValue(t, "boom", func() {
+		_, _ = timeout.Wrap(to, func(ctx context.Context, _ int) (int, error) { inner = ctx; panic("boom") })(t.Context(), 1)
+	})
+	require.ErrorIs(t, inner.Err(), context.Canceled)
 }
 
 func TestConfigAndReconfigure(t *testing.T) {
