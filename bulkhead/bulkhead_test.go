@@ -98,23 +98,27 @@ func TestACallerThatLeavesGivesItsPlaceOn(t *testing.T) {
 }
 
 func TestAPermitHandedToALeaverGoesToTheNext(t *testing.T) {
-	for range 50 { // which of the two a waiting caller sees first is left to chance
-		synctest.Test(t, func(t *testing.T) {
-			b := bulkhead.New(bulkhead.Config{MaxConcurrent: 1, MaxQueue: 2})
-			p := acquire(t, b)
-			ctx, cancel := context.WithCancel(t.Context())
-			leaver, next := make(chan error, 1), make(chan error, 1)
-			go func() { _, err := b.Acquire(ctx); leaver <- err }()
-			synctest.Wait()
-			go func() {
-				next <- b.Do(context.Background(), func(context.Context) error { return nil })
-			}()
-			synctest.Wait()
-			cancel() // both happen before the leaver runs again
-			p.Done(nil)
-			require.ErrorIs(t, <-leaver, context.Canceled)
-			require.NoError(t, <-next)
-			require.Zero(t, b.Stats().Running)
+	for name, coincide := range map[string]func(cancel func(), p *bulkhead.Permit){
+		"the context ends first":   func(cancel func(), p *bulkhead.Permit) { cancel(); p.Done(nil) },
+		"the permit is free first": func(cancel func(), p *bulkhead.Permit) { p.Done(nil); cancel() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := bulkhead.New(bulkhead.Config{MaxConcurrent: 1, MaxQueue: 2})
+				p := acquire(t, b)
+				ctx, cancel := context.WithCancel(t.Context())
+				leaver, next := make(chan error, 1), make(chan error, 1)
+				go func() { _, err := b.Acquire(ctx); leaver <- err }()
+				synctest.Wait()
+				go func() {
+					next <- b.Do(context.Background(), func(context.Context) error { return nil })
+				}()
+				synctest.Wait()
+				coincide(cancel, p) // before the leaver runs again
+				require.ErrorIs(t, <-leaver, context.Canceled)
+				require.NoError(t, <-next)
+				require.Zero(t, b.Stats().Running)
+			})
 		})
 	}
 }
