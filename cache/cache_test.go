@@ -404,7 +404,7 @@ func TestErrorsAreNotCached(t *testing.T) {
 	}, cache.Config{})
 	for range 2 {
 		v, err := c.Get(t.Context(), "k")
-		require.True(t, err == failure, "the loader's error is returned as it is")
+		require.Same(t, failure, err, "the loader's error is returned as it is")
 		require.Zero(t, v)
 	}
 	v, err := c.Get(t.Context(), "k")

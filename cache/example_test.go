@@ -76,8 +76,7 @@ func ExamplePanicError() {
 	defer c.Close()
 
 	_, err := c.Get(context.Background(), "k")
-	var p *cache.PanicError
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*cache.PanicError](err); ok {
 		fmt.Println("the loader panicked:", p.Value)
 	}
 	// Output: the loader panicked: no such table

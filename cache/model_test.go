@@ -3,7 +3,6 @@ package cache_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -146,6 +145,6 @@ func TestHitRatioIsThatOfTheEngine(t *testing.T) {
 	}
 	ratio := float64(c.Stats().Hits) / float64(len(order))
 	bare := float64(bareHits) / float64(len(order))
-	t.Log(fmt.Sprintf("hit ratio %.3f, of the engine alone %.3f", ratio, bare))
+	t.Logf("hit ratio %.3f, of the engine alone %.3f", ratio, bare)
 	require.InDelta(t, bare, ratio, 0.02)
 }

@@ -1,0 +1,177 @@
+package saga_test
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/backstay-go/backstay/saga"
+	"github.com/backstay-go/backstay/saga/memsaga"
+)
+
+// stuck runs a saga of a, b, c to the point where the Undo of b is stuck; healed makes it succeed.
+func stuck(t *testing.T, j *journal, test func(t *testing.T, r *saga.Runner, d *saga.Definition[order], healed *atomic.Bool)) {
+	synctest.Test(t, func(t *testing.T) {
+		var healed atomic.Bool
+		var told atomic.Int64
+		d := define(t, j.step("a", nil, nil), j.step("b", nil, func(context.Context) error {
+			if healed.Load() {
+				return nil
+			}
+			return errBoom
+		}), j.step("c", fails(-1, saga.Permanent(errBoom)), nil))
+		r := runner(t, memsaga.New(), d, saga.OnStuck(func(in saga.Instance) {
+			told.Add(1)
+			require.Equal(t, "b", in.Step)
+		}))
+		defer running(t, r)()
+		require.NoError(t, saga.Start(t.Context(), r, d, "1", order{}))
+		res, err := saga.Wait(t.Context(), r, d, "1")
+		require.ErrorIs(t, err, saga.ErrStuck)
+		require.Len(t, res.History, 3+20)
+		require.EqualValues(t, 1, told.Load())
+		<-time.After(time.Hour)
+		require.Len(t, j.all(), 3+20)
+		test(t, r, d, &healed)
+	})
+}
+
+func TestUndoThatFailsForAWhileSucceeds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var j journal
+		_, err := play(t, define(t, j.step("a", nil, fails(19, errBoom)), j.step("b", fails(-1, saga.Permanent(errBoom)), nil)))
+		require.ErrorIs(t, err, saga.ErrCompensated)
+		require.Len(t, j.all(), 2+20)
+	})
+}
+
+func TestUndoThatFailsForeverIsStuckUntilRetried(t *testing.T) {
+	var j journal
+	stuck(t, &j, func(t *testing.T, r *saga.Runner, d *saga.Definition[order], healed *atomic.Bool) {
+		require.NoError(t, r.Retry(t.Context(), "1"))
+		_, err := saga.Wait(t.Context(), r, d, "1")
+		require.ErrorIs(t, err, saga.ErrStuck)
+		require.Len(t, j.all(), 3+20+20)
+		healed.Store(true)
+		require.NoError(t, r.Retry(t.Context(), "1"))
+		_, err = saga.Wait(t.Context(), r, d, "1")
+		require.ErrorIs(t, err, saga.ErrCompensated)
+		require.Equal(t, []string{"-b", "-a"}, j.all()[43:])
+		require.ErrorIs(t, r.Retry(t.Context(), "1"), saga.ErrStatus)
+	})
+}
+
+func TestSkipAndMarkDoneGoOnWithTheNextStep(t *testing.T) {
+	for outcome, repair := range map[saga.Outcome]func(*saga.Runner, context.Context, string) error{
+		saga.Skipped: (*saga.Runner).Skip, saga.MarkedDone: (*saga.Runner).MarkDone,
+	} {
+		t.Run(string(outcome), func(t *testing.T) {
+			var j journal
+			stuck(t, &j, func(t *testing.T, r *saga.Runner, d *saga.Definition[order], _ *atomic.Bool) {
+				require.NoError(t, repair(r, t.Context(), "1"))
+				res, err := saga.Wait(t.Context(), r, d, "1")
+				require.ErrorIs(t, err, saga.ErrCompensated)
+				require.Equal(t, []string{"-a"}, j.all()[23:])
+				require.Equal(t, []saga.Outcome{outcome, saga.Done}, outcomes(res.History)[23:])
+			})
+		})
+	}
+}
+
+func TestAbortEndsAStuckCompensation(t *testing.T) {
+	var j journal
+	stuck(t, &j, func(t *testing.T, r *saga.Runner, d *saga.Definition[order], _ *atomic.Bool) {
+		require.NoError(t, r.Abort(t.Context(), "1"))
+		_, err := saga.Wait(t.Context(), r, d, "1")
+		require.ErrorIs(t, err, saga.ErrAborted)
+		require.Len(t, j.all(), 23)
+		require.ErrorIs(t, r.Abort(t.Context(), "1"), saga.ErrStatus)
+		require.ErrorIs(t, r.Abort(t.Context(), "2"), saga.ErrNotFound)
+	})
+}
+
+// Compensation must not overtake the Do it makes up for, even if that does not notice the abort.
+func TestAbortOfARunningAttemptWaitsForItsLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var j journal
+		began := time.Now()
+		var ended, undone time.Duration
+		b := j.step("b", func(ctx context.Context) error {
+			<-ctx.Done()
+			<-time.After(5 * time.Second)
+			ended = time.Since(began)
+			return nil
+		}, func(context.Context) error { undone = time.Since(began); return nil })
+		b.Timeout, b.UndoRetry.MaxAttempts = -1, 1
+		d := define(t, j.step("a", nil, nil), b)
+		r := runner(t, memsaga.New(), d)
+		defer running(t, r)()
+		require.NoError(t, saga.Start(t.Context(), r, d, "1", order{}))
+		<-time.After(time.Minute)
+		require.NoError(t, r.Abort(t.Context(), "1"))
+		require.NoError(t, r.Abort(t.Context(), "1"), "an instance that is compensating is left to it")
+		res, err := saga.Wait(t.Context(), r, d, "1")
+		require.ErrorIs(t, err, saga.ErrCompensated)
+		require.ErrorContains(t, err, "aborted by an operator")
+		require.Equal(t, []string{"a", "b", "-b", "-a"}, j.all())
+		require.NotZero(t, ended)
+		require.Less(t, ended, undone)
+		require.Equal(t, []saga.Outcome{saga.Done, saga.GivenUp, saga.Done, saga.Done}, outcomes(res.History))
+	})
+}
+
+func TestAbortAfterThePivotIsRefusedUntilItIsStuck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var j journal
+		pivot, after := j.step("pivot", nil, nil), j.step("after", fails(3, errBoom), nil)
+		pivot.Pivot, after.Undo = true, nil
+		after.Retry = saga.Retry{MaxAttempts: 2, Initial: time.Minute}
+		d := define(t, j.step("a", nil, nil), pivot, after)
+		r := runner(t, memsaga.New(), d)
+		defer running(t, r)()
+		require.NoError(t, saga.Start(t.Context(), r, d, "1", order{}))
+		synctest.Wait()
+		require.ErrorIs(t, r.Abort(t.Context(), "1"), saga.ErrStatus)
+		require.ErrorIs(t, r.Skip(t.Context(), "1"), saga.ErrStatus)
+		_, err := saga.Wait(t.Context(), r, d, "1")
+		require.ErrorIs(t, err, saga.ErrStuck)
+		require.NoError(t, r.Abort(t.Context(), "1"))
+		_, err = saga.Wait(t.Context(), r, d, "1")
+		require.ErrorIs(t, err, saga.ErrAborted)
+	})
+}
+
+// late changes the instance between the load and the commit of a repair.
+type late struct {
+	saga.Store
+	meddle func()
+}
+
+func (s *late) Load(ctx context.Context, id string) (saga.Instance, []saga.Event, error) {
+	in, history, err := s.Store.Load(ctx, id)
+	s.meddle()
+	return in, history, err
+}
+
+func TestARepairNeverOverwritesAChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var j journal
+		store := memsaga.New()
+		d := define(t, j.step("a", nil, nil))
+		worker := runner(t, store, d)
+		require.NoError(t, saga.Start(t.Context(), worker, d, "1", order{}))
+		var stop func()
+		desk := runner(t, &late{Store: store, meddle: func() {
+			stop = running(t, worker)
+			_, err := saga.Wait(t.Context(), worker, d, "1")
+			require.NoError(t, err)
+		}}, d)
+		require.ErrorIs(t, desk.Abort(t.Context(), "1"), saga.ErrFenced)
+		require.Equal(t, saga.Completed, load(t, store, "1").Status)
+		stop()
+	})
+}

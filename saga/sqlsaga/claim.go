@@ -1,0 +1,196 @@
+package sqlsaga
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/backstay-go/backstay/saga"
+)
+
+// Claim implements saga.Store. It looks without a transaction, so that an idle runner writes nothing, and then takes what
+// it saw if nobody else has.
+func (s *Store) Claim(ctx context.Context, c saga.Claim) ([]saga.Instance, error) {
+	known, args := refs(c.Known)
+	due, err := s.query(ctx, s.db, s.dialect.text(s.prefix, `SELECT `+columns+` FROM {prefix}sagas
+		WHERE due_ms <= {now} AND (`+known+`) ORDER BY due_ms`)+page(c.Limit), args...)
+	if err != nil || len(due) == 0 {
+		return nil, wrap("claim", err)
+	}
+	claimed := due[:0]
+	err = s.inTx(ctx, func(tx *sql.Tx) error {
+		for _, in := range due {
+			n, err := affected(tx.ExecContext(ctx, s.stmts.claim, c.Owner, millis(c.Lease), in.ID, in.Token))
+			if err != nil {
+				return err
+			}
+			if n == 1 {
+				claimed = append(claimed, taken(in, c.Owner))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, wrap("claim", err)
+	}
+	return claimed, nil
+}
+
+// taken is the instance as the claim statement leaves it.
+func taken(in saga.Instance, owner string) saga.Instance {
+	if in.Owner != "" {
+		in.Attempt++
+		in.Doubt = true
+	}
+	in.Owner = owner
+	in.Token++
+	return in
+}
+
+// Commit implements saga.Store, with one transaction for all.
+func (s *Store) Commit(ctx context.Context, ts []saga.Transition) ([]bool, error) {
+	recorded := make([]bool, len(ts))
+	err := s.inTx(ctx, func(tx *sql.Tx) (err error) {
+		for i, t := range ts {
+			if recorded[i], err = s.apply(ctx, tx, t); err != nil {
+				return fmt.Errorf("instance %q: %w", t.ID, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, wrap("commit", err)
+	}
+	return recorded, nil
+}
+
+func (s *Store) apply(ctx context.Context, tx *sql.Tx, t saga.Transition) (bool, error) {
+	n, err := s.update(ctx, tx, t)
+	if err != nil || n == 0 || t.Event == nil {
+		return n == 1, err
+	}
+	e := t.Event
+	_, err = tx.ExecContext(ctx, s.stmts.event, t.ID, t.Token, e.Step, e.Direction, e.Attempt, e.Outcome, e.Error, e.Owner,
+		e.Ended.Sub(e.Started).Milliseconds())
+	return true, err
+}
+
+func (s *Store) update(ctx context.Context, tx *sql.Tx, t saga.Transition) (int64, error) {
+	p := t.Next
+	if p == nil {
+		return affected(tx.ExecContext(ctx, s.stmts.heartbeat, millis(t.Hold), t.ID, t.Token))
+	}
+	due, wait := "at", t.Wait
+	switch {
+	case t.Hold > 0:
+		wait = t.Hold
+	case !p.Status.Active():
+		due = "never"
+	case t.AfterLease:
+		due = "same"
+	}
+	return affected(tx.ExecContext(ctx, s.stmts.change, p.Status, p.Direction, p.Step, p.Attempt, p.Rejected, p.Doubt,
+		p.Cause, p.Error, string(p.State), t.Hold > 0, due, millis(wait), t.ID, t.Token))
+}
+
+// List implements saga.Store.
+func (s *Store) List(ctx context.Context, f saga.Filter) ([]saga.Instance, error) {
+	where, args := []string{"id > ?"}, []any{f.After}
+	if f.Definition != "" {
+		where, args = append(where, "definition = ?"), append(args, f.Definition)
+	}
+	if len(f.Statuses) > 0 {
+		where = append(where, "status IN ("+marks(len(f.Statuses))+")")
+		for _, status := range f.Statuses {
+			args = append(args, status)
+		}
+	}
+	if len(f.Except) > 0 {
+		known, more := refs(f.Except)
+		where, args = append(where, "NOT ("+known+")"), append(args, more...)
+	}
+	limit := f.Limit
+	if limit <= 0 {
+		limit = 100
+	}
+	ins, err := s.query(ctx, s.db, s.dialect.text(s.prefix, `SELECT `+columns+` FROM {prefix}sagas WHERE `)+
+		strings.Join(where, " AND ")+` ORDER BY id`+page(limit), args...)
+	return ins, wrap("list", err)
+}
+
+// refs is the condition that a row is of one of the definitions.
+func refs(defs []saga.Ref) (string, []any) {
+	var args []any
+	conds := make([]string, len(defs))
+	for i, d := range defs {
+		conds[i] = "(definition = ? AND version = ?)"
+		args = append(args, d.Name, d.Version)
+	}
+	return strings.Join(conds, " OR "), args
+}
+
+// query reads instances.
+func (s *Store) query(ctx context.Context, db execer, query string, args ...any) ([]saga.Instance, error) {
+	return collect(ctx, db, query, func(rows *sql.Rows) (in saga.Instance, err error) {
+		var state []byte
+		var due sql.NullInt64
+		var created, updated int64
+		err = rows.Scan(&in.ID, &in.Name, &in.Version, &in.Status, &in.Direction, &in.Step, &in.Attempt, &in.Rejected,
+			&in.Doubt, &in.Cause, &in.Error, &state, &in.Owner, &in.Token, &due, &created, &updated)
+		in.State = state
+		in.Created, in.Updated = time.UnixMilli(created), time.UnixMilli(updated)
+		if due.Valid {
+			in.Due = time.UnixMilli(due.Int64)
+		}
+		return in, err
+	}, args...)
+}
+
+func (s *Store) history(ctx context.Context, id string) ([]saga.Event, error) {
+	return collect(ctx, s.db, s.stmts.history, func(rows *sql.Rows) (e saga.Event, err error) {
+		var started, ended int64
+		err = rows.Scan(&e.Step, &e.Direction, &e.Attempt, &e.Outcome, &e.Error, &e.Owner, &started, &ended)
+		e.Started, e.Ended = time.UnixMilli(started), time.UnixMilli(ended)
+		return e, err
+	}, id)
+}
+
+// collect reads all rows of a query.
+func collect[T any](ctx context.Context, db execer, query string, scan func(*sql.Rows) (T, error), args ...any) (all []T, err error) {
+	rows, err := db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		v, err := scan(rows)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, v)
+	}
+	return all, rows.Err()
+}
+
+// inTx runs fn in a transaction.
+func (s *Store) inTx(ctx context.Context, fn func(tx *sql.Tx) error) error {
+	tx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if err := fn(tx); err != nil {
+		return errors.Join(err, tx.Rollback())
+	}
+	return tx.Commit()
+}
+
+// wrap names the call; nil stays nil.
+func wrap(call string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("sqlsaga: %s: %w", call, err)
+}

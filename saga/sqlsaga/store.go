@@ -1,0 +1,213 @@
+package sqlsaga
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"regexp"
+	"time"
+
+	"github.com/backstay-go/backstay/saga"
+)
+
+// Store keeps sagas in two tables of a database. It is safe for concurrent use by any number of processes. Create it with
+// New; the database stays the caller's to close.
+type Store struct {
+	db      *sql.DB
+	dialect Dialect
+	prefix  string
+	stmts   statements
+}
+
+var _ saga.Store = (*Store)(nil)
+
+// statements are the texts with the prefix filled in.
+type statements struct {
+	create, claim, change, heartbeat, event, load, history, ended, purgeEvents, purge string
+}
+
+// Option sets up a Store.
+type Option func(*Store) error
+
+var prefixForm = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,30}$`)
+
+// WithPrefix sets what the names of the tables start with; the default is "backstay_". It is at most 31 lower-case
+// letters, digits and underscores. Stores of different prefixes know nothing of each other.
+func WithPrefix(prefix string) Option {
+	return func(s *Store) error {
+		if !prefixForm.MatchString(prefix) {
+			return fmt.Errorf("sqlsaga: prefix %q: it must be 1 to 31 lower-case letters, digits or underscores, not starting with a digit", prefix)
+		}
+		s.prefix = prefix
+		return nil
+	}
+}
+
+// New makes a store on db. Call Migrate before the first use. It returns an error for a nil db, the zero Dialect or an option that refuses
+// its argument; it does not touch the database.
+func New(db *sql.DB, d Dialect, opts ...Option) (*Store, error) {
+	if db == nil {
+		return nil, errors.New("sqlsaga: the database is nil")
+	}
+	if d.name == "" {
+		return nil, errors.New("sqlsaga: the dialect is empty: use SQLite()")
+	}
+	s := &Store{db: db, dialect: d, prefix: "backstay_"}
+	for _, opt := range opts {
+		if opt == nil {
+			return nil, errors.New("sqlsaga: an option is nil")
+		}
+		if err := opt(s); err != nil {
+			return nil, err
+		}
+	}
+	s.stmts = s.texts()
+	return s, nil
+}
+
+// Schema is the statements that Migrate runs, for those who keep their schema elsewhere.
+func (s *Store) Schema() []string {
+	all := make([]string, len(s.dialect.schema))
+	for i, stmt := range s.dialect.schema {
+		all[i] = s.dialect.text(s.prefix, stmt)
+	}
+	return all
+}
+
+// Migrate creates what is missing of the tables and indexes, and is safe to call at every start, by several processes at
+// once.
+func (s *Store) Migrate(ctx context.Context) error {
+	for _, stmt := range s.Schema() {
+		if _, err := s.db.ExecContext(ctx, stmt); err != nil {
+			return fmt.Errorf("sqlsaga: migrate: %w", err)
+		}
+	}
+	return nil
+}
+
+const columns = `id, definition, version, status, direction, step, attempt, rejected, doubt, cause, error, state,
+	owner, token, due_ms, created_ms, updated_ms`
+
+func (s *Store) texts() statements {
+	text := func(query string) string { return s.dialect.text(s.prefix, query) }
+	return statements{
+		create: text(`{insert}{prefix}sagas (` + columns + `) VALUES (` + marks(13) + `, 1, {now} + ?, {now}, {now}){ignore}`),
+		claim: text(`UPDATE {prefix}sagas SET attempt = attempt + CASE WHEN owner <> '' THEN 1 ELSE 0 END,
+			doubt = CASE WHEN owner <> '' THEN 1 ELSE doubt END,
+			owner = ?, token = token + 1, due_ms = {now} + ?, updated_ms = {now}
+			WHERE id = ? AND token = ? AND due_ms <= {now}`),
+		change: text(`UPDATE {prefix}sagas SET status = ?, direction = ?, step = ?, attempt = ?, rejected = ?, doubt = ?,
+			cause = ?, error = ?, state = ?, owner = CASE WHEN ? THEN owner ELSE '' END, token = token + 1,
+			due_ms = CASE ? WHEN 'at' THEN {now} + ? WHEN 'same' THEN due_ms ELSE NULL END, updated_ms = {now}
+			WHERE id = ? AND token = ?`),
+		heartbeat: text(`UPDATE {prefix}sagas SET due_ms = {now} + ?, updated_ms = {now} WHERE id = ? AND token = ?`),
+		event:     text(`INSERT INTO {prefix}saga_events VALUES (` + marks(8) + `, {now} - ?, {now})`),
+		load:      text(`SELECT ` + columns + ` FROM {prefix}sagas WHERE id = ?`),
+		history: text(`SELECT step, direction, attempt, outcome, error, owner, started_ms, ended_ms
+			FROM {prefix}saga_events WHERE saga_id = ? ORDER BY token`),
+		ended: text(`SELECT id FROM {prefix}sagas WHERE status IN ('completed', 'compensated', 'aborted')
+			AND updated_ms <= {now} - ? ORDER BY updated_ms LIMIT ?`),
+		purgeEvents: text(`DELETE FROM {prefix}saga_events WHERE saga_id = ?`),
+		purge:       text(`DELETE FROM {prefix}sagas WHERE id = ?`),
+	}
+}
+
+// execer is a *sql.DB or *sql.Tx.
+type execer interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// Create implements saga.Store.
+func (s *Store) Create(ctx context.Context, in saga.Instance, lease time.Duration) (bool, error) {
+	return s.create(ctx, s.db, in, lease)
+}
+
+func (s *Store) create(ctx context.Context, db execer, in saga.Instance, lease time.Duration) (bool, error) {
+	if in.Owner == "" {
+		lease = 0
+	}
+	n, err := affected(db.ExecContext(ctx, s.stmts.create, in.ID, in.Name, in.Version, in.Status, in.Direction, in.Step,
+		in.Attempt, in.Rejected, in.Doubt, in.Cause, in.Error, string(in.State), in.Owner, millis(lease)))
+	if err != nil {
+		return false, fmt.Errorf("sqlsaga: create instance %q: %w", in.ID, err)
+	}
+	return n == 1, nil
+}
+
+// StartTx is saga.Start inside the caller's transaction: the instance exists if and only if tx is committed. It is
+// idempotent by id like Start, with the same ErrExists. Call Runner.Notify after the commit, or the runners find the instance when they
+// poll.
+func StartTx[State any](ctx context.Context, s *Store, tx *sql.Tx, d *saga.Definition[State], id string, state State) error {
+	in, err := d.NewInstance(id, state)
+	if err != nil {
+		return err
+	}
+	created, err := s.create(ctx, tx, in, 0)
+	if created || err != nil {
+		return err
+	}
+	ins, err := s.query(ctx, tx, s.stmts.load, id)
+	if err == nil && len(ins) == 1 && ins[0].Name != in.Name {
+		err = fmt.Errorf("sqlsaga: start of instance %q: %w: %q", id, saga.ErrExists, ins[0].Name)
+	}
+	return err
+}
+
+// Load implements saga.Store.
+func (s *Store) Load(ctx context.Context, id string) (saga.Instance, []saga.Event, error) {
+	fail := func(err error) (saga.Instance, []saga.Event, error) {
+		return saga.Instance{}, nil, fmt.Errorf("sqlsaga: load instance %q: %w", id, err)
+	}
+	ins, err := s.query(ctx, s.db, s.stmts.load, id)
+	switch {
+	case err != nil:
+		return fail(err)
+	case len(ins) == 0:
+		return fail(saga.ErrNotFound)
+	}
+	history, err := s.history(ctx, id)
+	if err != nil {
+		return fail(err)
+	}
+	return ins[0], history, nil
+}
+
+// Purge deletes up to limit instances that ended at least age ago, with their histories, and returns how many. Stuck ones
+// stay. Call it regularly, with an age beyond any repetition of the calls that start them: a purged ID can be started anew.
+func (s *Store) Purge(ctx context.Context, age time.Duration, limit int) (int, error) {
+	n := 0
+	err := s.inTx(ctx, func(tx *sql.Tx) error {
+		ids, err := collect(ctx, tx, s.stmts.ended, func(rows *sql.Rows) (id string, err error) {
+			err = rows.Scan(&id)
+			return id, err
+		}, millis(age), limit)
+		for _, id := range ids {
+			for _, stmt := range []string{s.stmts.purgeEvents, s.stmts.purge} {
+				if _, err := tx.ExecContext(ctx, stmt, id); err != nil {
+					return err
+				}
+			}
+		}
+		n = len(ids)
+		return err
+	})
+	if err != nil {
+		return 0, wrap("purge", err)
+	}
+	return n, nil
+}
+
+// affected is the number of rows a statement changed.
+func affected(res sql.Result, err error) (int64, error) {
+	if err != nil {
+		return 0, err
+	}
+	return res.RowsAffected()
+}
+
+// millis rounds up: nothing becomes due early.
+func millis(d time.Duration) int64 {
+	return int64((d + time.Millisecond - 1) / time.Millisecond)
+}

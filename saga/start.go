@@ -1,0 +1,152 @@
+package saga
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// Start creates an instance of d and returns as soon as it is in the store; from then on it is not lost. It is idempotent
+// by id: if an instance of the same definition, of any version, has that id, Start returns nil and the first state stands.
+// ErrExists means that another definition has it. After any other error it is unknown whether the instance exists: call
+// again. A runner that is in Run and has a free slot begins at once; otherwise any runner of the store does. The end of
+// ctx does not end the instance.
+func Start[State any](ctx context.Context, r *Runner, d *Definition[State], id string, state State) error {
+	in, err := d.NewInstance(id, state)
+	if err != nil {
+		return err
+	}
+	if _, ok := r.defs[in.Ref]; !ok {
+		return fmt.Errorf("saga %q: version %d is not registered with runner %q", in.Name, in.Version, r.Config().Name)
+	}
+	return r.start(ctx, in)
+}
+
+func (r *Runner) start(ctx context.Context, in Instance) error {
+	s := r.current()
+	mine := s != nil && s.take(1) == 1
+	var lease time.Duration
+	if mine {
+		in.Owner, lease = r.owner, s.lease
+	}
+	began := time.Now()
+	created, err := r.store.Create(ctx, in, lease)
+	if mine && (err != nil || !created) && s.free(1) {
+		r.Notify()
+	}
+	switch {
+	case err != nil:
+		return fmt.Errorf("saga %q: start of instance %q: %w", in.Name, in.ID, err)
+	case !created:
+		return r.sameDefinition(ctx, in)
+	}
+	r.stats.started.Add(1)
+	if mine {
+		in.Token = 1
+		go s.work(s.newHold(in, began))
+	} else {
+		r.Notify()
+	}
+	return nil
+}
+
+// sameDefinition makes a repeated start succeed only for the instance it means.
+func (r *Runner) sameDefinition(ctx context.Context, in Instance) error {
+	was, _, err := r.store.Load(ctx, in.ID)
+	if err != nil {
+		return fmt.Errorf("saga %q: start of instance %q: %w", in.Name, in.ID, err)
+	}
+	if was.Name != in.Name {
+		return fmt.Errorf("saga %q: start of instance %q: %w: %q", in.Name, in.ID, ErrExists, was.Name)
+	}
+	return nil
+}
+
+// Result is how an instance ended, or got stuck.
+type Result[State any] struct {
+	Status Status
+	// State is the state after the last step that was recorded.
+	State State
+	// History tells every attempt and repair, oldest first.
+	History []Event
+}
+
+// Wait blocks until the instance of d ends or gets stuck, on whatever node, or ctx is done. The error is nil only if it
+// completed: otherwise it is an *Error, which is ErrCompensated, ErrStuck or ErrAborted, and the Result is filled in all
+// the same; or ErrNotFound, ErrExists for an instance of another definition, the store's error, or ctx's cause. What this runner did is
+// noticed at once, what others did within Config.PollMax.
+func Wait[State any](ctx context.Context, r *Runner, d *Definition[State], id string) (Result[State], error) {
+	var res Result[State]
+	in, history, err := r.await(ctx, id)
+	if err != nil {
+		return res, fmt.Errorf("saga %q: wait for instance %q: %w", d.ref.Name, id, err)
+	}
+	if in.Name != d.ref.Name {
+		return res, fmt.Errorf("saga %q: wait for instance %q: %w: %q", d.ref.Name, id, ErrExists, in.Name)
+	}
+	res.Status, res.History = in.Status, history
+	ended := errorOf(in)
+	if err := json.Unmarshal(in.State, &res.State); err != nil && ended == nil {
+		return res, fmt.Errorf("saga %q: state of instance %q: %w", d.ref.Name, id, err)
+	}
+	return res, ended
+}
+
+// waiter is the signal that an instance has ended, for everybody here who waits for it.
+type waiter struct {
+	ended chan struct{}
+	users int
+}
+
+func (r *Runner) await(ctx context.Context, id string) (Instance, []Event, error) {
+	for pause := pollMin; ; pause = min(2*pause, r.Config().PollMax) {
+		w := r.watch(id)
+		in, history, err := r.store.Load(ctx, id)
+		if err != nil || !in.Status.Active() {
+			r.unwatch(id, w)
+			return in, history, err
+		}
+		t := time.NewTimer(pause)
+		select {
+		case <-w.ended:
+		case <-t.C:
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		}
+		t.Stop()
+		r.unwatch(id, w)
+		if err != nil {
+			return in, history, err
+		}
+	}
+}
+
+func (r *Runner) watch(id string) *waiter {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	w := r.waiters[id]
+	if w == nil {
+		w = &waiter{ended: make(chan struct{})}
+		r.waiters[id] = w
+	}
+	w.users++
+	return w
+}
+
+func (r *Runner) unwatch(id string, w *waiter) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if w.users--; w.users == 0 && r.waiters[id] == w {
+		delete(r.waiters, id)
+	}
+}
+
+func (r *Runner) signal(id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if w := r.waiters[id]; w != nil {
+		close(w.ended)
+		delete(r.waiters, id)
+	}
+}
