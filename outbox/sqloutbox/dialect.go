@@ -1,0 +1,73 @@
+package sqloutbox
+
+// Dialect is the SQL text of one database. Use SQLite; the zero value is refused by New.
+type Dialect struct {
+	name string
+	// schema has one statement per element; in these and in the other texts {p} stands for the table prefix.
+	schema []string
+	// now is an expression for the database's clock in milliseconds.
+	now string
+	// lock ends a SELECT of rows that must not change before the transaction ends.
+	lock string
+	// claim inserts an inbox row (consumer, id, expiry) unless there is one.
+	claim string
+	// holdRow is the row (lane, seq, attempts, error, delay, parked) of an INSERT of holds, and holdReplace its end, which makes
+	// it replace the hold that a lane has.
+	holdRow, holdReplace string
+}
+
+// SQLite is the dialect of SQLite 3.42 and later.
+func SQLite() Dialect {
+	const now = "CAST(unixepoch('subsec') * 1000 AS INTEGER)"
+	return Dialect{
+		name:    "sqlite",
+		now:     now,
+		claim:   "INSERT INTO {p}inbox (consumer, id, expires_at) VALUES (?, ?, " + now + " + ?) ON CONFLICT DO NOTHING",
+		holdRow: "(?, ?, ?, ?, " + now + " + ?, CASE WHEN ? THEN " + now + " END)",
+		holdReplace: " ON CONFLICT (lane) DO UPDATE SET seq = excluded.seq, attempts = excluded.attempts, " +
+			"error = excluded.error, due_at = excluded.due_at, parked_at = excluded.parked_at",
+		schema: []string{
+			`CREATE TABLE IF NOT EXISTS {p}outbox (
+	seq        INTEGER PRIMARY KEY AUTOINCREMENT,
+	lane       INTEGER NOT NULL,
+	id         TEXT    NOT NULL,
+	topic      TEXT    NOT NULL,
+	msg_key    TEXT    NOT NULL,
+	header     TEXT    NOT NULL,
+	payload    BLOB    NOT NULL,
+	sent_at    INTEGER NOT NULL,
+	stored_at  INTEGER NOT NULL DEFAULT (` + now + `)
+)`,
+			`CREATE TABLE IF NOT EXISTS {p}outbox_holds (
+	lane       INTEGER PRIMARY KEY,
+	seq        INTEGER NOT NULL,
+	attempts   INTEGER NOT NULL,
+	error      TEXT    NOT NULL,
+	due_at     INTEGER NOT NULL,
+	parked_at  INTEGER
+)`,
+			`CREATE TABLE IF NOT EXISTS {p}outbox_leases (
+	bucket     INTEGER PRIMARY KEY,
+	owner      TEXT    NOT NULL,
+	epoch      INTEGER NOT NULL,
+	expires_at INTEGER NOT NULL
+)`,
+			`CREATE TABLE IF NOT EXISTS {p}outbox_relays (
+	owner      TEXT    PRIMARY KEY,
+	expires_at INTEGER NOT NULL
+)`,
+			`INSERT INTO {p}outbox_leases (bucket, owner, epoch, expires_at)
+WITH RECURSIVE n(bucket) AS (SELECT 0 UNION ALL SELECT bucket + 1 FROM n WHERE bucket < 63)
+SELECT bucket, '', 0, 0 FROM n WHERE true ON CONFLICT DO NOTHING`,
+			`CREATE TABLE IF NOT EXISTS {p}inbox (
+	seq        INTEGER PRIMARY KEY,
+	consumer   TEXT    NOT NULL,
+	id         TEXT    NOT NULL,
+	result     BLOB,
+	expires_at INTEGER NOT NULL,
+	UNIQUE (consumer, id)
+)`,
+			`CREATE INDEX IF NOT EXISTS {p}inbox_expiry ON {p}inbox (expires_at)`,
+		},
+	}
+}

@@ -1,0 +1,73 @@
+package sqloutbox
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+
+	"github.com/backstay-go/backstay/outbox"
+)
+
+// Parked implements outbox.Inspector.
+func (s *Store) Parked(ctx context.Context, after int64, limit int) ([]outbox.Parked, error) {
+	rows, err := s.db.QueryContext(ctx, s.text.parked, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("sqloutbox: parked: %w", err)
+	}
+	defer func() { _ = rows.Close() }()
+	var list []outbox.Parked
+	for rows.Next() {
+		var p outbox.Parked
+		var since int64
+		if p.Record, err = scanRecord(rows, &p.Reason, &since); err != nil {
+			return nil, fmt.Errorf("sqloutbox: parked: %w", err)
+		}
+		p.Since = time.UnixMilli(since)
+		list = append(list, p)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("sqloutbox: parked: %w", err)
+	}
+	return list, nil
+}
+
+// Requeue implements outbox.Inspector.
+func (s *Store) Requeue(ctx context.Context, seqs ...int64) (int, error) {
+	return s.repair(ctx, "requeue", seqs, nil)
+}
+
+// Skip implements outbox.Inspector.
+func (s *Store) Skip(ctx context.Context, seqs ...int64) (int, error) {
+	return s.repair(ctx, "skip", seqs, func(ctx context.Context, tx *sql.Tx, list string) error {
+		_, err := tx.ExecContext(ctx, s.sql("DELETE FROM {p}outbox WHERE seq IN "+list+
+			" AND seq IN (SELECT seq FROM {p}outbox_holds WHERE parked_at IS NOT NULL)"))
+		return err
+	})
+}
+
+// repair runs first on parked messages, then ends their holds.
+func (s *Store) repair(ctx context.Context, doing string, seqs []int64, first func(context.Context, *sql.Tx, string) error) (int, error) {
+	if len(seqs) == 0 {
+		return 0, nil
+	}
+	list := in(len(seqs), func(i int) int64 { return seqs[i] })
+	var n int64
+	err := s.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		if first != nil {
+			if err := first(ctx, tx, list); err != nil {
+				return err
+			}
+		}
+		done, err := tx.ExecContext(ctx, s.sql("DELETE FROM {p}outbox_holds WHERE parked_at IS NOT NULL AND seq IN "+list))
+		if err != nil {
+			return err
+		}
+		n, err = done.RowsAffected()
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("sqloutbox: %s: %w", doing, err)
+	}
+	return int(n), nil
+}

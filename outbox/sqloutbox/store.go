@@ -1,0 +1,219 @@
+package sqloutbox
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/backstay-go/backstay/internal/configdata"
+	"github.com/backstay-go/backstay/outbox"
+	"github.com/backstay-go/backstay/pubsub"
+)
+
+// maxRows bounds one INSERT. Its parameters stay far below the limit of every database, and a longer text gains nothing.
+const maxRows = 500
+
+// Config describes a Store.
+type Config struct {
+	// Prefix begins the name of every table: letters, digits and underscores, not a digit first, at most 32. Default "backstay_".
+	Prefix string `json:"prefix"`
+}
+
+// MarshalJSON writes snake_case.
+func (c Config) MarshalJSON() ([]byte, error) { return configdata.Marshal(c) }
+
+// UnmarshalJSON reads what MarshalJSON writes and refuses unknown fields.
+func (c *Config) UnmarshalJSON(b []byte) error { return configdata.Unmarshal(b, c) }
+
+var prefixPattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,31}$`)
+
+// Validate reports every fault, naming field and value.
+func (c Config) Validate() error {
+	f := configdata.Check("sqloutbox", "")
+	f.Require(c.Prefix == "" || prefixPattern.MatchString(c.Prefix), "Prefix", strconv.Quote(c.Prefix),
+		`empty ("backstay_") or at most 32 letters, digits and underscores, not a digit first`)
+	return f.Err()
+}
+
+// Store is an outbox.Store, outbox.Queue, outbox.Inspector and outbox.InboxStore of *sql.Tx. It is safe for concurrent use, starts
+// no goroutine and need not be closed; the caller closes the database. Its zero value is not usable; call New.
+type Store struct {
+	db      *sql.DB
+	dialect Dialect
+	prefix  string
+	text    texts
+}
+
+var (
+	_ outbox.Store[*sql.Tx]      = (*Store)(nil)
+	_ outbox.Queue               = (*Store)(nil)
+	_ outbox.Inspector           = (*Store)(nil)
+	_ outbox.InboxStore[*sql.Tx] = (*Store)(nil)
+)
+
+// texts are the statements that do not depend on arguments.
+type texts struct {
+	insert, fetch, backlog, held                 string
+	leases, alive, join, bury, dead              string
+	parked, claim, result, save, forget, expired string
+	hold, holdRow, holdReplace                   string
+}
+
+// New returns a Store on db without touching the database: call Migrate or Verify before use. It fails on a nil db, on the zero
+// Dialect and on a Config that Validate rejects.
+func New(db *sql.DB, dialect Dialect, cfg Config) (*Store, error) {
+	if db == nil {
+		return nil, errors.New("sqloutbox: the database is nil")
+	}
+	if dialect.name == "" {
+		return nil, errors.New("sqloutbox: the dialect is empty: use SQLite()")
+	}
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Store{db: db, dialect: dialect, prefix: cfg.Prefix}
+	if s.prefix == "" {
+		s.prefix = "backstay_"
+	}
+	s.prepareTexts()
+	return s, nil
+}
+
+// sql fills in the prefix and the clock.
+func (s *Store) sql(text string) string {
+	return strings.NewReplacer("{p}", s.prefix, "{now}", s.dialect.now, "{lock}", s.dialect.lock).Replace(text)
+}
+
+func (s *Store) prepareTexts() {
+	columns := "o.seq, o.lane, o.id, o.topic, o.msg_key, o.header, o.payload, o.sent_at"
+	s.text = texts{
+		insert: s.sql("INSERT INTO {p}outbox (lane, id, topic, msg_key, header, payload, sent_at) VALUES "),
+		fetch: s.sql("SELECT " + columns + ", COALESCE(h.attempts, 0), COALESCE(h.seq, 0) FROM {p}outbox o LEFT JOIN {p}outbox_holds h " +
+			"ON h.lane = o.lane WHERE (? >> (o.lane & 63)) & 1 = 1 AND (h.lane IS NULL OR h.parked_at IS NULL AND h.due_at <= (SELECT {now})) " +
+			"ORDER BY o.seq LIMIT ?"),
+		backlog: s.sql("SELECT (SELECT COUNT(*) FROM (SELECT 1 FROM {p}outbox LIMIT 100000) AS counted), " +
+			"(SELECT COUNT(*) FROM {p}outbox_holds WHERE parked_at IS NOT NULL), " +
+			"COALESCE((SELECT {now} - stored_at FROM {p}outbox ORDER BY seq LIMIT 1), 0)"),
+		held:        s.sql("SELECT bucket, epoch FROM {p}outbox_leases WHERE owner = ?{lock}"),
+		leases:      s.sql("SELECT bucket, owner, epoch, CASE WHEN expires_at <= {now} THEN 1 ELSE 0 END FROM {p}outbox_leases ORDER BY bucket{lock}"),
+		bury:        s.sql("DELETE FROM {p}outbox_relays WHERE owner = ? OR expires_at <= {now}"),
+		join:        s.sql("INSERT INTO {p}outbox_relays (owner, expires_at) VALUES (?, {now} + ?)"),
+		alive:       s.sql("SELECT COUNT(*) FROM {p}outbox_relays"),
+		dead:        s.sql("DELETE FROM {p}outbox_relays WHERE owner = ? AND NOT EXISTS (SELECT 1 FROM {p}outbox_leases WHERE owner = ?)"),
+		parked:      s.sql("SELECT " + columns + ", h.attempts, h.seq, h.error, h.parked_at FROM {p}outbox_holds h JOIN {p}outbox o ON o.seq = h.seq WHERE h.parked_at IS NOT NULL AND h.seq > ? ORDER BY h.seq LIMIT ?"),
+		claim:       s.sql(s.dialect.claim),
+		result:      s.sql("SELECT result FROM {p}inbox WHERE consumer = ? AND id = ?"),
+		save:        s.sql("UPDATE {p}inbox SET result = ? WHERE consumer = ? AND id = ?"),
+		forget:      s.sql("DELETE FROM {p}inbox WHERE consumer = ? AND id = ?"),
+		expired:     s.sql("SELECT seq FROM {p}inbox WHERE expires_at <= {now} ORDER BY expires_at LIMIT ?"),
+		hold:        s.sql("INSERT INTO {p}outbox_holds (lane, seq, attempts, error, due_at, parked_at) VALUES "),
+		holdRow:     s.sql(s.dialect.holdRow),
+		holdReplace: s.sql(s.dialect.holdReplace),
+	}
+}
+
+// InTx begins a transaction with the driver's default isolation, runs fn and commits. It rolls back when fn fails, panics or ends
+// its goroutine. A commit that fails after it was sent gives an error that matches outbox.ErrInDoubt.
+func (s *Store) InTx(ctx context.Context, fn func(ctx context.Context, tx *sql.Tx) error) error {
+	tx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("sqloutbox: begin: %w", err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	if err := fn(ctx, tx); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("sqloutbox: rolled back: %w", context.Cause(ctx))
+	}
+	switch err := tx.Commit(); {
+	case err == nil:
+		return nil
+	case errors.Is(err, sql.ErrTxDone):
+		return fmt.Errorf("sqloutbox: commit: %w", err)
+	default:
+		return fmt.Errorf("%w: %w", outbox.ErrInDoubt, err)
+	}
+}
+
+// Insert stores the records in tx with one statement for every 500 of them.
+func (s *Store) Insert(ctx context.Context, tx *sql.Tx, records []outbox.Record) error {
+	for chunk := range slices.Chunk(records, maxRows) {
+		args := make([]any, 0, 7*len(chunk))
+		for _, r := range chunk {
+			m := r.Message
+			header, err := encodeHeader(m.Header)
+			if err != nil {
+				return fmt.Errorf("sqloutbox: insert: %w", err)
+			}
+			args = append(args, r.Lane, m.ID, m.Topic, m.Key, header, nonNil(m.Payload), m.Time.UnixNano())
+		}
+		if _, err := tx.ExecContext(ctx, s.text.insert+rowList("(?, ?, ?, ?, ?, ?, ?)", len(chunk)), args...); err != nil {
+			return fmt.Errorf("sqloutbox: insert: %w", err)
+		}
+	}
+	return nil
+}
+
+// rowList is n rows of a VALUES clause.
+func rowList(row string, n int) string { return row + strings.Repeat(", "+row, n-1) }
+
+// encodeHeader is the JSON of h, or empty for an empty one.
+func encodeHeader(h pubsub.Header) (string, error) {
+	if len(h) == 0 {
+		return "", nil
+	}
+	text, err := json.Marshal(h)
+	return string(text), err
+}
+
+// nonNil keeps a driver from storing NULL.
+func nonNil(b []byte) []byte {
+	if b == nil {
+		return []byte{}
+	}
+	return b
+}
+
+// scanRecord reads the columns of a record, its lane's attempts and the message they belong to, then those in more.
+func scanRecord(rows *sql.Rows, more ...any) (outbox.Record, error) {
+	var r outbox.Record
+	var header string
+	var sent, head int64
+	m := &r.Message
+	dest := append([]any{&r.Seq, &r.Lane, &m.ID, &m.Topic, &m.Key, &header, &m.Payload, &sent, &r.Attempts, &head}, more...)
+	if err := rows.Scan(dest...); err != nil {
+		return r, err
+	}
+	if head != r.Seq {
+		r.Attempts = 0
+	}
+	m.Time = time.Unix(0, sent)
+	if header == "" {
+		return r, nil
+	}
+	if err := json.Unmarshal([]byte(header), &m.Header); err != nil {
+		return r, fmt.Errorf("message %d: header: %w", r.Seq, err)
+	}
+	return r, nil
+}
+
+// in is a list of integers for IN (…). As literals they need no parameters, of which a statement may have only so many.
+func in(n int, value func(int) int64) string {
+	text := make([]byte, 0, 8*n+2)
+	text = append(text, '(')
+	for i := range n {
+		if i > 0 {
+			text = append(text, ',')
+		}
+		text = strconv.AppendInt(text, value(i), 10)
+	}
+	return string(append(text, ')'))
+}

@@ -1,0 +1,101 @@
+package pubsub
+
+import (
+	"context"
+	"time"
+)
+
+// Driver connects a Bus to a broker. Services do not call it; they make one with a backend package and hand it to New,
+// which owns it from then on. All methods are safe for concurrent use. Package pubsubtest proves an implementation.
+type Driver interface {
+	// Publish sends messages that are checked and complete, and returns when the broker has accepted them as durably
+	// as Capabilities says. The result is nil when all were accepted, otherwise one entry per message. An entry that
+	// wraps ErrInDoubt means that the message may have been accepted, any other that it was not. The slice is the
+	// driver's; headers and payloads are shared and not to be changed.
+	Publish(ctx context.Context, msgs []Message) []error
+	// Open makes the subscription stand: messages published to the topic after it returns reach the group, and those
+	// published to DeadLetterTopic(s.Topic, s.Group) are kept until somebody reads them, or their Publish fails. It
+	// is called with the defaults of s filled in.
+	//
+	// With s.Ordered the driver gives each lane to one Receiver of the group at a time, delivers it in publish order,
+	// has at most s.LaneDepth of its messages unsettled, and redelivers unsettled messages of a lane before later
+	// ones: after a Nack, after Close, and after a lost lease. One lost lease makes all that the Receiver holds of the
+	// lane come again, in order and in a new epoch, to it or to another.
+	Open(ctx context.Context, s Subscription) (Receiver, error)
+	// Capabilities says what the connected server can do. It does not block.
+	Capabilities() Capabilities
+	// Close releases the connection. Receivers are closed before. It can be called more than once.
+	Close() error
+}
+
+// Receiver is a driver's member of a group. Receive is called by one goroutine, Settle by one other.
+type Receiver interface {
+	// Receive returns 1 to limit deliveries. It blocks until there is one, ctx is done, or the subscription is beyond
+	// repair; trouble that passes, such as a lost connection, is retried inside. The lease of a delivery begins no
+	// earlier than its return: a driver that fetches ahead keeps the leases of what it holds.
+	Receive(ctx context.Context, limit int) ([]Delivery, error)
+	// Settle passes verdicts to the broker and returns when they are accepted. After an error all of them are given
+	// again, so repeating one must be harmless; so must be a token whose lease is lost.
+	Settle(ctx context.Context, verdicts []Verdict) error
+	// Close leaves the group. Unsettled deliveries go back to the broker. It ends a Receive that blocks, and can be
+	// called more than once.
+	Close() error
+}
+
+// Delivery is a message leased to a Receiver until it is settled or the lease runs out.
+type Delivery struct {
+	// Message is the message; its Attempt is the broker's count of deliveries, 1 for the first. A broker that does
+	// not count reports 1, or 2 for a message that it marks as redelivered.
+	Message
+	// Lane is the part of the topic that order holds within. Messages of one key have one lane. Zero when unordered.
+	Lane int
+	// Epoch is for ordered subscriptions: it grows whenever the lane begins anew with its first unsettled message,
+	// since a lease was lost or the lane came from another member. What was delivered in an earlier epoch is stale and
+	// no longer handled. It begins with 1. A driver that leaves it zero keeps order only while no lease is lost: the
+	// consumer then takes nothing of the lane for two leases and hopes for the best.
+	Epoch uint64
+	// Token is comparable and unlike that of any other delivery of the Receiver, including one of the same message.
+	Token any
+}
+
+// VerdictKind says what a Verdict asks for.
+type VerdictKind int
+
+const (
+	// Ack says that the message was handled and must not be delivered to the group again.
+	Ack VerdictKind = iota + 1
+	// Nack gives the message back, to be delivered again.
+	Nack
+	// Extend makes the lease begin anew.
+	Extend
+)
+
+// Verdict is what becomes of a delivery.
+type Verdict struct {
+	// Token is that of the Delivery.
+	Token any
+	// Kind is Ack, Nack or Extend.
+	Kind VerdictKind
+	// Delay is for a Nack: the message is redelivered no sooner. It is zero when the subscription is ordered or the
+	// driver lacks DelayedNack.
+	Delay time.Duration
+}
+
+// Capabilities declares what a driver can do on the server that it is connected to.
+type Capabilities struct {
+	// Driver is its name in errors and metrics, such as "nats".
+	Driver string
+	// Ordered is true when the driver can keep lanes.
+	Ordered bool
+	// DelayedNack is true when the broker holds back a message for the Delay of a Nack. Otherwise the consumer holds
+	// it, leased, and tries again itself.
+	DelayedNack bool
+	// Durable is true when an accepted message survives the end of every process involved.
+	Durable bool
+	// ReplayFromStart is true when a new group can begin with messages published before it existed.
+	ReplayFromStart bool
+	// MaxPayload is the longest payload in bytes; zero means no limit of its own.
+	MaxPayload int
+	// Durability says in words what a nil result of Publish promises, such as "fsynced on a majority".
+	Durability string
+}
