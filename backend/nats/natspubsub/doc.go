@@ -1,0 +1,63 @@
+// Package natspubsub is the pubsub driver for NATS JetStream: an embedded server of package natsembed, or a cluster.
+//
+// # Guarantees
+//
+//	delivery    at least once, to every group; a message leaves a group only by an Ack
+//	order       per key, for ordered subscriptions: lane by lane, one message of a lane in flight
+//	durability  as Storage, Replicas and the server's sync_interval say; see below
+//	duplicates  a message whose ID the topic has seen in the last two minutes is accepted and not stored again
+//	in doubt    an error of Publish wraps pubsub.ErrInDoubt when the answer was lost, and only then may the message have
+//	            been stored
+//
+// The window of duplicates covers the repetition of a Publish in doubt. It also means that a message cannot be published
+// to one topic twice on purpose, say out of a dead-letter topic, within two minutes under its old ID: give it a new one.
+//
+// File storage survives the kill of a server: it has written a message to the operating system before it acknowledges
+// it, but runs fsync only every two minutes unless it is configured with sync_interval: always. A client cannot see
+// that setting; Config.SyncAlways declares it. A stream whose persist mode is async is refused.
+//
+// A topic is one stream, made when it is first used, with limits retention: messages stay, handled or not, until MaxAge.
+// When MaxBytes is reached, Publish fails; nothing unhandled is dropped to make room. Without MaxAge a topic grows for
+// ever. With it, what a group has not handled in that time is gone.
+//
+// # Order
+//
+// A topic has Config.Lanes subjects, prefix.topic.lane. The lane is the FNV-1a hash of the key, or of the ID for a
+// message without one, modulo the number of lanes, which the list of the stream's subjects records: a driver that counts
+// otherwise is refused with ErrMismatch. An ordered group has a durable consumer per lane that allows one unsettled
+// message, so that the server itself keeps the order, whoever of the group asks and whoever dies. It works on every
+// server version. The price: a group handles at most Lanes messages at a time, each lane waits for a round trip between
+// two messages, and a key in backoff delays the other keys of its lane. More lanes cost more consumers.
+//
+// Unordered groups have one durable consumer, without these limits. A group is one or the other for good.
+//
+// # Failures
+//
+// Receivers outlast the restart of a server and the loss of a connection. They end when the connection is closed for good
+// (New: give the connection unlimited reconnects; Open does) and when their stream or consumer is deleted. A receiver asks
+// for as many messages as its consumer has room for. An ordered one may hold one message per lane beyond that, whose
+// leases it extends as long as its owner receives or settles; after a lease without either, it gives them back.
+//
+// Server 2.9.10 can forget what a closing member gives back until its lease has run out; 2.15 does not.
+//
+// # On the wire
+//
+// ID, topic, key and time are CloudEvents attributes in binary mode (ce-id, ce-type, ce-partitionkey, ce-time), so that
+// other clients can take part. Header values that NATS would trim or cut, and names beginning with Nats-, which the
+// server would obey, travel URL-encoded in the header Backstay-Headers. A message from elsewhere needs none of this: an
+// absent ID becomes stream:sequence, and several values of a header are joined with ", ".
+//
+// # Use
+//
+//	driver, err := natspubsub.Open(ctx, "nats://127.0.0.1:4222", natspubsub.Config{MaxAge: 7 * 24 * time.Hour})
+//	if err != nil {
+//		return err
+//	}
+//	bus := pubsub.New(driver)
+//	defer bus.Close()
+//
+// # Source
+//
+// JetStream's pull consumers as its documentation and ADR-13 describe them; Jepsen's report on NATS 2.12.1 for what an
+// acknowledgement is worth.
+package natspubsub

@@ -1,0 +1,342 @@
+package natspubsub
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+const (
+	// pullExpires is how long the server keeps a request; one that is lost on the way is repeated soon after.
+	pullExpires = 5 * time.Second
+	// laneBatch is the number of messages that one request to a lane may bring, one after the other.
+	laneBatch = 64
+
+	backoffFirst = 50 * time.Millisecond
+	backoffMax   = 5 * time.Second
+)
+
+// session is the time during which a receiver wants messages: an inbox, one pull request for each consumer, and what
+// has arrived. What arrives after its end is given back at once, so that no lease has to run out.
+type session struct {
+	receiver *receiver
+	inbox    string
+	sub      *nats.Subscription
+	wake     chan struct{} // holds one signal
+	ended    chan struct{} // closed when nothing can arrive any more
+
+	mu         sync.Mutex
+	over       bool
+	arrived    []arrival
+	keeper     *time.Timer // extends the leases of what has arrived
+	pulls      []pull
+	reconnects uint64
+}
+
+// arrival is a message that waits to be taken.
+type arrival struct {
+	msg  *nats.Msg
+	lane int
+	at   time.Time
+}
+
+// pull is the request to one consumer.
+type pull struct {
+	number   uint64    // of the request, the last part of its reply subject
+	left     int       // messages that it may still bring
+	deadline time.Time // when it counts as lost
+	failures int       // in a row
+	retryAt  time.Time
+	refusal  error // a permanent answer of the server
+	suspect  bool  // the consumer may be gone
+}
+
+// newSession subscribes to a new inbox. It is called with the receiver's mutex held; nothing in it waits.
+func newSession(r *receiver) (*session, error) {
+	s := &session{
+		receiver:   r,
+		inbox:      r.driver.conn.NewInbox(),
+		wake:       make(chan struct{}, 1),
+		ended:      make(chan struct{}),
+		pulls:      make([]pull, len(r.consumers)),
+		reconnects: r.driver.conn.Stats().Reconnects,
+	}
+	var err error
+	if s.sub, err = r.driver.conn.Subscribe(s.inbox+".*.*", s.onMessage); err != nil {
+		return nil, err
+	}
+	s.sub.SetClosedHandler(func(string) { close(s.ended) })
+	r.sessions = append(slices.DeleteFunc(r.sessions, (*session).hasEnded), s)
+	return s, nil
+}
+
+// onMessage runs on the subscription's goroutine.
+func (s *session) onMessage(m *nats.Msg) {
+	if strings.HasPrefix(m.Reply, "$JS.ACK.") {
+		s.onDelivery(m)
+		return
+	}
+	lane, number, ok := s.parse(m.Subject)
+	if !ok {
+		return
+	}
+	s.mu.Lock()
+	if p := &s.pulls[lane]; p.number == number {
+		p.answer(m.Header.Get("Status"), m.Header.Get("Description"))
+	}
+	s.mu.Unlock()
+	s.signal()
+}
+
+// onDelivery keeps the message for Receive. Its subject is the one that it was published to.
+func (s *session) onDelivery(m *nats.Msg) {
+	lane := 0
+	if s.receiver.ordered {
+		lane, _ = strconv.Atoi(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]) // the consumer's filter
+	}
+	s.mu.Lock()
+	if s.over {
+		s.mu.Unlock()
+		_ = s.receiver.driver.conn.Publish(m.Reply, ackBack) // else its lease runs out
+		return
+	}
+	s.arrived = append(s.arrived, arrival{msg: m, lane: lane, at: time.Now()})
+	if len(s.arrived) == 1 {
+		s.keep()
+	}
+	p := &s.pulls[lane]
+	p.left = max(p.left-1, 0)
+	p.failures = 0
+	s.mu.Unlock()
+	s.signal()
+}
+
+// parse reads lane and request from the last two tokens of the reply subject of a request.
+func (s *session) parse(reply string) (lane int, number uint64, ok bool) {
+	laneText, numberText, _ := strings.Cut(strings.TrimPrefix(reply, s.inbox+"."), ".")
+	lane, err1 := strconv.Atoi(laneText)
+	number, err2 := strconv.ParseUint(numberText, 10, 64)
+	return lane, number, err1 == nil && err2 == nil && lane >= 0 && lane < len(s.pulls)
+}
+
+// answer is the end of a request, for the reason in status and description.
+func (p *pull) answer(status, description string) {
+	text := strings.ToLower(description)
+	switch {
+	case status == "100": // an idle heartbeat
+		return
+	case status == "404" || status == "408": // nothing there; time is up
+		p.failures = 0
+	case status == "400", strings.Contains(text, "exceeded maxrequest"), strings.Contains(text, "push based"):
+		p.refusal = fmt.Errorf("the server refuses to deliver: %s %s", status, description)
+	default: // leadership change, server shutdown, consumer deleted, no responders, too many waiting …
+		p.fail(time.Now())
+	}
+	p.left = 0
+}
+
+// fail makes the request due again after a while, when the consumer has been looked for.
+func (p *pull) fail(now time.Time) {
+	p.left = 0
+	p.failures++
+	p.suspect = true
+	p.retryAt = now.Add(backoff(p.failures))
+}
+
+// backoff doubles from backoffFirst to backoffMax, of which up to a half is random.
+func backoff(failures int) time.Duration {
+	d := min(backoffFirst<<min(failures-1, 10), backoffMax)
+	return d/2 + rand.N(d/2+1)
+}
+
+func (s *session) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take removes the first messages that have arrived.
+func (s *session) take(limit int) []arrival {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := min(limit, len(s.arrived))
+	taken := s.arrived[:n:n]
+	s.arrived = s.arrived[n:]
+	if len(s.arrived) == 0 {
+		s.arrived = nil
+		s.stopKeeping()
+	}
+	return taken
+}
+
+// ask sends the requests that are due. It fails when a consumer is gone.
+func (s *session) ask(ctx context.Context, limit int) error {
+	if !s.receiver.driver.conn.IsConnected() {
+		return nil // a request that waits in the client would come on top of the one after the reconnect
+	}
+	due, suspects, err := s.due(limit)
+	if err != nil {
+		return err
+	}
+	for _, lane := range suspects {
+		if err := s.receiver.verify(ctx, s.receiver.consumers[lane]); err != nil {
+			return err
+		}
+	}
+	for _, q := range due {
+		if err := s.request(q); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// query is a request to send.
+type query struct {
+	lane, batch int
+	number      uint64
+}
+
+func (s *session) due(limit int) (due []query, suspects []int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := s.receiver.driver.conn.Stats().Reconnects; n != s.reconnects {
+		s.reconnects = n
+		for i := range s.pulls {
+			s.pulls[i].left = 0 // the server has forgotten them
+		}
+	}
+	batch := limit
+	if s.receiver.ordered {
+		batch = laneBatch
+	}
+	now := time.Now()
+	for lane := range s.pulls {
+		p := &s.pulls[lane]
+		if p.refusal != nil {
+			return nil, nil, fmt.Errorf("natspubsub %q: consumer %s: %w",
+				s.receiver.driver.cfg.Name, s.receiver.consumers[lane], p.refusal)
+		}
+		if p.left > 0 && now.After(p.deadline) { // the server has not even said that time is up
+			p.fail(now)
+		}
+		if p.left > 0 || now.Before(p.retryAt) {
+			continue
+		}
+		if p.suspect {
+			p.suspect = false
+			suspects = append(suspects, lane)
+		}
+		p.number++
+		p.left, p.deadline = batch, now.Add(pullExpires+time.Second)
+		due = append(due, query{lane: lane, batch: batch, number: p.number})
+	}
+	return due, suspects, nil
+}
+
+// nextDue is how long Receive may wait before it must look at the requests again.
+func (s *session) nextDue() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	wait := pullExpires
+	for i := range s.pulls {
+		p := &s.pulls[i]
+		at := p.retryAt
+		if p.left > 0 {
+			at = p.deadline
+		}
+		wait = min(wait, time.Until(at))
+	}
+	return max(wait, time.Millisecond)
+}
+
+func (s *session) request(q query) error {
+	r := s.receiver
+	body, err := json.Marshal(map[string]int64{"batch": int64(q.batch), "expires": int64(pullExpires)})
+	if err != nil {
+		return err
+	}
+	api := "$JS.API.CONSUMER.MSG.NEXT." + r.stream + "." + r.consumers[q.lane]
+	if err := r.driver.conn.PublishRequest(api, fmt.Sprintf("%s.%d.%d", s.inbox, q.lane, q.number), body); err != nil {
+		return fmt.Errorf("natspubsub %q: topic %s: %w", r.driver.cfg.Name, r.topic, err)
+	}
+	return nil
+}
+
+// keep arms the timer that extends leases. It is called with the mutex held.
+func (s *session) keep() {
+	if s.keeper == nil {
+		s.keeper = time.AfterFunc(s.receiver.lease/3, s.extend)
+		return
+	}
+	s.keeper.Reset(s.receiver.lease / 3)
+}
+
+func (s *session) stopKeeping() {
+	if s.keeper != nil {
+		s.keeper.Stop()
+	}
+}
+
+// extend makes the leases of what has arrived begin anew: handlers may be busy for longer than a lease. But an owner that
+// has neither received nor settled for a lease, not even to extend what it holds, is gone: others wait for these.
+func (s *session) extend() {
+	if time.Since(s.receiver.started)-time.Duration(s.receiver.lastSeen.Load()) > s.receiver.lease {
+		s.receiver.leave(s)
+		return
+	}
+	s.mu.Lock()
+	waiting := make([]string, len(s.arrived))
+	for i, a := range s.arrived {
+		waiting[i] = a.msg.Reply
+	}
+	if len(waiting) > 0 {
+		s.keep()
+	}
+	s.mu.Unlock()
+	for _, reply := range waiting {
+		if s.receiver.driver.conn.Publish(reply, ackProgress) != nil {
+			return // closed
+		}
+	}
+}
+
+// end stops asking and gives back what has arrived. The server may have sent more before it learns: that is given back
+// too, until ended is closed.
+func (s *session) end() {
+	s.mu.Lock()
+	back := s.arrived
+	s.arrived, s.over = nil, true
+	s.stopKeeping()
+	s.mu.Unlock()
+	_ = s.sub.Drain() // fails when the connection is closed: then nothing can be given back either
+	for _, a := range back {
+		_ = s.receiver.driver.conn.Publish(a.msg.Reply, ackBack)
+	}
+}
+
+func (s *session) hasEnded() bool {
+	select {
+	case <-s.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// awaitEnd waits until nothing can arrive any more, or ctx ends.
+func (s *session) awaitEnd(ctx context.Context) {
+	select {
+	case <-s.ended:
+	case <-ctx.Done():
+	}
+}
