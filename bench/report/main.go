@@ -57,7 +57,7 @@ func run(out io.Writer, area string, rounds int, file string) error {
 	}
 	rows := measure(cases, rounds)
 	fmt.Fprintf(out, "%s, %d cores, %s, median of %d rounds\n\n", runtime.Version(), runtime.GOMAXPROCS(0), time.Now().Format(time.DateOnly), rounds)
-	if err := print(out, rows); err != nil {
+	if err := table(out, rows); err != nil {
 		return err
 	}
 	if file == "" {
@@ -94,7 +94,7 @@ func measure(cases []bench.Case, rounds int) []row {
 	return rows
 }
 
-func print(out io.Writer, rows []row) error {
+func table(out io.Writer, rows []row) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	last := ""
 	for _, r := range rows {
