@@ -17,9 +17,6 @@ func TestConformance(t *testing.T) {
 					conn := b.connect(t)
 					return newDriver(t, conn, natspubsub.Config{Prefix: freshPrefix(t, conn)})
 				},
-				Skip: map[string]string{
-					"LostLeaseBeginsTheLaneAnew": "it holds three messages of a lane at once; this driver delivers one at a time",
-				},
 				Reopen: func(t *testing.T, d pubsub.Driver) pubsub.Driver {
 					conn := b.connect(t)
 					_, _, cfg := d.(*natspubsub.Driver).Describe()
