@@ -1,0 +1,290 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/backstay-go/backstay/backend/sqlite"
+)
+
+// asShop makes this test binary behave as the command, so that a test can kill it.
+const asShop = "SHOP_TEST_RUN_AS_SHOP"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asShop) != "" {
+		main()
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// Limits of waiting for a condition.
+const (
+	wait = time.Minute
+	tick = 20 * time.Millisecond
+)
+
+// runJSON runs the shop in this process and returns its result and exit status.
+func runJSON(ctx context.Context, t *testing.T, args ...string) (result, int) {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	code := run(ctx, append(args, "-json"), &stdout, &stderr)
+	return resultIn(t, &stdout, &stderr), code
+}
+
+func resultIn(t *testing.T, stdout, stderr *bytes.Buffer) (r result) {
+	t.Helper()
+	require.NoError(t, json.Unmarshal(stdout.Bytes(), &r), "stdout: %s\nstderr: %s", stdout, stderr)
+	return r
+}
+
+func requireProof(t *testing.T, r result) {
+	t.Helper()
+	require.Len(t, r.Invariants, 9)
+	for _, i := range r.Invariants {
+		require.True(t, i.OK, "%s: %s", i.Name, i.Detail)
+	}
+	require.True(t, r.OK)
+	require.Zero(t, r.Unfinished)
+	require.Zero(t, r.DeadLetters)
+}
+
+func TestADefaultRunMeetsEveryFaultAndHolds(t *testing.T) {
+	r, code := runJSON(t.Context(), t)
+	requireProof(t, r)
+	require.Zero(t, code)
+	require.Equal(t, 200, r.Orders)
+	require.Positive(t, r.Retries)
+	require.Positive(t, r.BreakerOpened)
+	require.Positive(t, r.Fallbacks)
+	require.Positive(t, r.Redeliveries)
+	require.Positive(t, r.DuplicatesSuppressed)
+	require.Positive(t, r.Compensations)
+	require.Positive(t, r.LostReplies)
+}
+
+func TestWithoutChaosNothingIsRepeated(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	require.Zero(t, run(t.Context(), []string{"-orders", "40", "-rate", "200", "-chaos=false"}, &stdout, &stderr), stderr.String())
+	require.Contains(t, stdout.String(), "All 9 invariants hold")
+
+	r, _ := runJSON(t.Context(), t, "-orders", "40", "-rate", "200", "-chaos=false")
+	requireProof(t, r)
+	require.Zero(t, r.LostReplies+r.BreakerOpened+r.Fallbacks)
+}
+
+func TestWrongUsageIsStatus2WithWhatToDo(t *testing.T) {
+	columns := "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n"
+	file := func(text string) string {
+		path := filepath.Join(t.TempDir(), "replay.csv")
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+		return path
+	}
+	for name, c := range map[string]struct {
+		args []string
+		says string
+	}{
+		"unknown flag":      {[]string{"-speed", "3"}, "-speed"},
+		"argument":          {[]string{"now"}, `"now"`},
+		"no orders":         {[]string{"-orders", "0"}, "-orders is 0"},
+		"rate zero":         {[]string{"-rate", "0"}, "-rate is 0"},
+		"rate not a number": {[]string{"-rate", "NaN"}, "-rate is NaN"},
+		"addr alone":        {[]string{"-addr", "127.0.0.1:1"}, "-serve"},
+		"addr of no use":    {[]string{"-serve", "-addr", "256.0.0.1:80"}, "-addr"},
+		"replay missing":    {[]string{"-replay", filepath.Join(t.TempDir(), "none.csv")}, "none.csv"},
+		"other columns":     {[]string{"-replay", file("Invoice,Code\n1,2\n")}, "line 1"},
+		"a line too short":  {[]string{"-replay", file(columns + "536365,85123A\n")}, "line 2"},
+		"truncated gzip":    {[]string{"-replay", file("\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03")}, "line 1"},
+		"data is a file":    {[]string{"-data", file("")}, "-data"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			require.Equal(t, 2, run(t.Context(), c.args, &stdout, &stderr))
+			require.Contains(t, stderr.String(), c.says)
+			require.Empty(t, stdout.String())
+		})
+	}
+}
+
+func TestOneFolderServesOneShop(t *testing.T) {
+	dir := t.TempDir()
+	first, err := openShop(t.Context(), settings{data: dir, addr: anyPort}, nil)
+	require.NoError(t, err)
+	var stdout, stderr bytes.Buffer
+	require.Equal(t, 2, run(t.Context(), []string{"-data", dir, "-orders", "1"}, &stdout, &stderr))
+	require.Contains(t, stderr.String(), "another shop is at work in "+dir)
+	require.NoError(t, first.close())
+}
+
+func TestAnInterruptDrainsAndReports(t *testing.T) {
+	dir := t.TempDir()
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	var stdout, stderr bytes.Buffer
+	done := make(chan int, 1)
+	go func() {
+		done <- run(ctx, []string{"-data", dir, "-orders", "2000", "-rate", "50", "-json"}, &stdout, &stderr)
+	}()
+	awaitCount(t, filepath.Join(dir, "client.db"), `SELECT count(*) FROM answers`, 20)
+	interrupt()
+	require.Zero(t, <-done, &stderr)
+	r := resultIn(t, &stdout, &stderr)
+	requireProof(t, r)
+	require.GreaterOrEqual(t, r.Orders, 20)
+	require.Less(t, r.Orders, 2000)
+}
+
+// awaitCount waits until the query on another process's or goroutine's database, which may not exist yet, counts to n.
+func awaitCount(t *testing.T, path, query string, n int) {
+	t.Helper()
+	require.Eventually(t, func() bool { return countIn(t, path, query) >= n }, wait, tick)
+}
+
+// countIn is 0 while there is no such table.
+func countIn(t *testing.T, path, query string) (n int) {
+	t.Helper()
+	if _, err := os.Stat(path); err != nil {
+		return 0
+	}
+	db, err := sqlite.Open(path, sqlite.Config{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close()) }()
+	if err := db.QueryRowContext(t.Context(), query).Scan(&n); err != nil {
+		return 0
+	}
+	return n
+}
+
+const unfinishedSagas = `SELECT count(*) FROM backstay_sagas WHERE status IN ('running', 'compensating')`
+
+// Ten times the shop dies by SIGKILL at a random moment under load, with sagas unfinished, and is started again.
+func TestAKilledShopLosesNothing(t *testing.T) {
+	dir := t.TempDir()
+	args := []string{"-data", dir, "-orders", "1500", "-rate", "100", "-json"}
+	orders := filepath.Join(dir, "orders.db")
+	for k := range 10 {
+		// A moment is a number of orders, so that it depends on the load and not on the speed of the machine.
+		killAfter(t, orders, countIn(t, orders, `SELECT count(*) FROM orders`)+20+rand.IntN(100), args)
+		unfinished := countIn(t, orders, unfinishedSagas)
+		t.Logf("kill %d: %d sagas unfinished", k+1, unfinished)
+		require.Positive(t, unfinished)
+	}
+	stdout, stderr := new(bytes.Buffer), new(bytes.Buffer)
+	last := command(t, stdout, stderr, args)
+	require.NoError(t, last.Run(), "stdout: %s\nstderr: %s", stdout, stderr)
+	r := resultIn(t, stdout, stderr)
+	requireProof(t, r)
+	require.Equal(t, 1500, r.Orders)
+}
+
+// killAfter starts a shop and kills it once there are n orders and a saga is unfinished.
+func killAfter(t *testing.T, orders string, n int, args []string) {
+	t.Helper()
+	stderr := new(bytes.Buffer)
+	cmd := command(t, new(bytes.Buffer), stderr, args)
+	require.NoError(t, cmd.Start())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait() // killed
+	}()
+	defer func() {
+		_ = cmd.Process.Kill() // it may have ended by itself
+		<-ended
+	}()
+	awaitCount(t, orders, `SELECT count(*) FROM orders`, n)
+	awaitCount(t, orders, unfinishedSagas, 1)
+	require.NoError(t, cmd.Process.Kill(), stderr)
+}
+
+func command(t *testing.T, stdout, stderr *bytes.Buffer, args []string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+	cmd.Env = append(os.Environ(), asShop+"=1")
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	return cmd
+}
+
+// The real invoices, when they are there.
+func TestARealReplayHolds(t *testing.T) {
+	const path = "../../../shared/data/online-retail.csv.gz"
+	if _, err := os.Stat(path); err != nil {
+		t.Skipf("the Online Retail data set is not at %s: put it there to run this test", path)
+	}
+	r, code := runJSON(t.Context(), t, "-replay", path, "-orders", "300")
+	requireProof(t, r)
+	require.Zero(t, code)
+	require.Equal(t, 300, r.Orders)
+}
+
+func TestAServingShopTakesOrdersFromOutside(t *testing.T) {
+	dir := t.TempDir()
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	stderr := newLines()
+	done := make(chan int, 1)
+	var stdout bytes.Buffer
+	go func() {
+		done <- run(ctx, []string{"-serve", "-addr", "127.0.0.1:0", "-orders", "20", "-rate", "200", "-data", dir}, &stdout, stderr)
+	}()
+	base, _, _ := strings.Cut(stderr.await("is open at "), " ")
+	sku := skuIn(t, filepath.Join(dir, "inventory.db"))
+	code, body := send(t, "POST", base+"/api/orders", `{"id":"mine","customer":"me","country":"here","lines":[{"sku":"`+sku+`","qty":1,"price_pence":100}]}`)
+	require.Equal(t, 202, code, body)
+	awaitCount(t, filepath.Join(dir, "client.db"), `SELECT count(*) FROM answers WHERE kind = 'order'`, 20)
+	interrupt()
+	require.Zero(t, <-done, &stdout)
+	require.Equal(t, 1, countIn(t, filepath.Join(dir, "orders.db"), `SELECT count(*) FROM orders WHERE id = 'mine' AND status IN ('confirmed', 'cancelled')`))
+}
+
+func skuIn(t *testing.T, path string) (sku string) {
+	t.Helper()
+	db, err := sqlite.Open(path, sqlite.Config{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close()) }()
+	require.NoError(t, db.QueryRowContext(t.Context(), `SELECT sku FROM products LIMIT 1`).Scan(&sku))
+	return sku
+}
+
+// lines is a writer on which a test can wait for a line.
+type lines struct {
+	mu    sync.Mutex
+	text  strings.Builder
+	grown *sync.Cond
+}
+
+func newLines() *lines {
+	l := &lines{}
+	l.grown = sync.NewCond(&l.mu)
+	return l
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer l.grown.Broadcast()
+	return l.text.Write(b)
+}
+
+// await returns what follows the text, once it is there.
+func (l *lines) await(text string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for {
+		if _, after, ok := strings.Cut(l.text.String(), text); ok {
+			return after
+		}
+		l.grown.Wait()
+	}
+}

@@ -1,0 +1,326 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/backstay-go/backstay/backend/nats/natsembed"
+	"github.com/backstay-go/backstay/backend/nats/natspubsub"
+	"github.com/backstay-go/backstay/backend/sqlite"
+	"github.com/backstay-go/backstay/outbox"
+	"github.com/backstay-go/backstay/outbox/sqloutbox"
+	"github.com/backstay-go/backstay/pubsub"
+	"github.com/backstay-go/backstay/saga"
+	"github.com/backstay-go/backstay/saga/sqlsaga"
+	"github.com/backstay-go/backstay/timeout"
+)
+
+// lease is how long what a killed shop held stays out of reach of the next one: sagas, outbox keys, messages.
+const lease = 3 * time.Second
+
+// durability is that of the broker with its defaults: what was committed survives the death of the process, at any moment,
+// but the last of it may not survive a loss of power. For that, "full" here and SyncAlways at the broker go together.
+var durability = sqlite.Config{Synchronous: "normal"}
+
+// A shop is all services, their databases and the broker between them, in one process. They know each other's addresses
+// and nothing else of each other.
+type shop struct {
+	cfg      settings
+	products []product // to begin with
+
+	dbs    databases
+	stores map[string]*sqloutbox.Store // by service
+	sagas  *sqlsaga.Store
+	bus    *pubsub.Bus
+	http   *http.Client
+	base   map[string]string // URL by service
+	front  *server           // the gateway's
+
+	bank        *bank
+	teller      *bankClient
+	runner      *saga.Runner
+	relays      []*outbox.Relay
+	inboxes     []*outbox.Inbox[*sql.Tx]
+	consumers   []*pubsub.Consumer
+	redelivered atomic.Int64 // messages that a handler was given again
+	settling    atomic.Bool
+
+	alive     context.Context // its cause is why the shop broke down
+	fail      context.CancelCauseFunc
+	closers   []func() error // in the order of opening
+	databases int            // how many of them there were when only the databases were open
+}
+
+// openShop starts everything in the order in which it depends on each other; close stops it in reverse.
+func openShop(ctx context.Context, cfg settings, products []product) (_ *shop, err error) {
+	s := &shop{cfg: cfg, products: products, stores: map[string]*sqloutbox.Store{}, base: map[string]string{}}
+	s.alive, s.fail = context.WithCancelCause(context.Background())
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	for _, start := range []func(context.Context) error{
+		s.lock, s.openDatabases, s.openStores, s.startBroker, s.startBank, s.startServices, s.startMoving, s.startGateway,
+	} {
+		if err := start(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (s *shop) onClose(fn func() error) { s.closers = append(s.closers, fn) }
+
+// close stops what runs and closes what is open, last first.
+func (s *shop) close() error {
+	defer s.fail(nil)
+	return s.closeTo(0)
+}
+
+// closeTo leaves the first n open.
+func (s *shop) closeTo(n int) error {
+	var errs []error
+	for last := len(s.closers) - 1; last >= n; last-- {
+		errs = append(errs, s.closers[last]())
+		s.closers = s.closers[:last]
+	}
+	return errors.Join(errs...)
+}
+
+// background runs something until the shop closes. When it ends in error the shop has broken down.
+func (s *shop) background(name string, run func(context.Context) error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		err := run(ctx)
+		if err != nil {
+			err = fmt.Errorf("%s: %w", name, err)
+			s.fail(err)
+		}
+		done <- err
+	}()
+	s.onClose(func() error {
+		cancel()
+		return <-done
+	})
+}
+
+// lock keeps a second shop out of the data folder: a write transaction that never ends, and that ends with the process
+// however it dies.
+func (s *shop) lock(ctx context.Context) error {
+	db, err := sqlite.Open(filepath.Join(s.cfg.data, "lock.db"), durability)
+	if err != nil {
+		return usageError{fmt.Errorf("-data: %w: give a folder that can be written", err)}
+	}
+	s.onClose(db.Close)
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	s.onClose(conn.Close)
+	if _, err := conn.ExecContext(ctx, `PRAGMA busy_timeout = 0`); err != nil {
+		return err
+	}
+	tx, err := conn.BeginTx(context.WithoutCancel(ctx), nil)
+	if err != nil {
+		return usageError{fmt.Errorf("another shop is at work in %s: wait until it has ended, or give another folder with -data (%w)", s.cfg.data, err)}
+	}
+	s.onClose(tx.Rollback)
+	return nil
+}
+
+func (s *shop) openDatabases(ctx context.Context) error {
+	for _, d := range []struct {
+		name   string
+		schema string
+		db     **sql.DB
+	}{
+		{"orders", ordersSchema, &s.dbs.orders},
+		{"inventory", inventorySchema, &s.dbs.inventory},
+		{"payments", paymentsSchema, &s.dbs.payments},
+		{"shipping", shippingSchema, &s.dbs.shipping},
+		{"views", viewsSchema, &s.dbs.views},
+		{"bank", bankSchema, &s.dbs.bank},
+		{"client", clientSchema, &s.dbs.client},
+	} {
+		db, err := sqlite.Open(filepath.Join(s.cfg.data, d.name+".db"), durability)
+		if err != nil {
+			return err
+		}
+		s.onClose(db.Close)
+		if _, err := db.ExecContext(ctx, d.schema); err != nil {
+			return fmt.Errorf("%s.db: %w", d.name, err)
+		}
+		*d.db = db
+	}
+	s.databases = len(s.closers)
+	return nil
+}
+
+// openStores puts outbox, inbox and sagas beside the tables of the services.
+func (s *shop) openStores(ctx context.Context) (err error) {
+	services := s.dbs.services()
+	services["views"] = s.dbs.views
+	for name, db := range services {
+		store, err := sqloutbox.New(db, sqloutbox.SQLite(), sqloutbox.Config{})
+		if err != nil {
+			return err
+		}
+		if err := store.Migrate(ctx); err != nil {
+			return err
+		}
+		s.stores[name] = store
+	}
+	if s.sagas, err = sqlsaga.New(s.dbs.orders, sqlsaga.SQLite()); err != nil {
+		return err
+	}
+	return s.sagas.Migrate(ctx)
+}
+
+// startBroker starts JetStream inside this process, with no port open.
+func (s *shop) startBroker(ctx context.Context) error {
+	broker, err := natsembed.Start(natsembed.Config{Dir: filepath.Join(s.cfg.data, "jetstream")})
+	if err != nil {
+		return err
+	}
+	s.onClose(broker.Close)
+	conn, err := broker.Connect()
+	if err != nil {
+		return err
+	}
+	s.onClose(func() error { conn.Close(); return nil })
+	driver, err := natspubsub.New(ctx, conn, natspubsub.Config{Prefix: "shop"})
+	if err != nil {
+		return err
+	}
+	s.bus = pubsub.New(driver)
+	s.onClose(s.bus.Close)
+	return nil
+}
+
+const anyPort = "127.0.0.1:0"
+
+// serve starts an HTTP server that ends with the shop, and notes its address.
+func (s *shop) serve(name, addr string, h http.Handler) (*server, error) {
+	srv, err := listen(addr, h)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	s.onClose(srv.close)
+	s.base[name] = srv.base
+	return srv, nil
+}
+
+// startBank starts the outside world, and the client with which the services call each other and it.
+func (s *shop) startBank(context.Context) error {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.MaxIdleConnsPerHost = 128
+	s.http = &http.Client{Transport: transport}
+	s.bank = newBank(s.dbs.bank, newFaults(s.cfg.seed, s.cfg.chaos))
+	_, err := s.serve("bank", anyPort, s.bank)
+	return err
+}
+
+// startServices starts the services and, for each that listens to events, its consumers.
+func (s *shop) startServices(ctx context.Context) error {
+	s.teller = newBankClient(s.base["bank"], s.http)
+	inventory := &inventory{ledger: s.ledger(topicInventory)}
+	payments := &payments{ledger: s.ledger(topicPayments), bank: s.teller}
+	shipping := &shipping{ledger: s.ledger(topicShipping), inbox: s.inbox(topicShipping), seed: s.cfg.seed, chaos: s.cfg.chaos}
+	views := &views{inbox: s.inbox("views")}
+	orders := &orders{ledger: s.ledger(topicOrders), sagas: s.sagas}
+	if err := inventory.stockProducts(ctx, s.products); err != nil {
+		return err
+	}
+	if err := s.setUpSagas(orders); err != nil {
+		return err
+	}
+	for name, h := range map[string]http.Handler{
+		topicInventory: inventory.handler(), topicPayments: payments.handler(), topicShipping: shipping.handler(), topicOrders: orders.handler(),
+	} {
+		if _, err := s.serve(name, anyPort, h); err != nil {
+			return err
+		}
+	}
+	orders.inventory, orders.payments, orders.shipping = s.peer(topicInventory), s.peer(topicPayments), s.peer(topicShipping)
+	if err := s.consume(ctx, topicShipping, shipping.consumer(), topicOrders); err != nil {
+		return err
+	}
+	return s.consume(ctx, "views", views.consumer(), topicOrders, topicInventory, topicPayments, topicShipping)
+}
+
+// startMoving starts what moves events and sagas on, those of an earlier run first of all.
+func (s *shop) startMoving(context.Context) error {
+	// Before the servers close, or they would wait for connections that nobody uses.
+	s.onClose(func() error { s.http.CloseIdleConnections(); return nil })
+	for _, relay := range s.relays {
+		s.background("relay of "+relay.Config().Name, relay.Run)
+	}
+	s.background("sagas", s.runner.Run)
+	return nil
+}
+
+func (s *shop) startGateway(context.Context) (err error) {
+	gateway := newGateway(s.http, s.base[topicOrders], s.base[topicInventory], s.base[topicPayments], s.base[topicShipping])
+	s.onClose(gateway.catalogue.Close)
+	if s.front, err = s.serve("gateway", s.cfg.addr, gateway.handler()); err != nil {
+		return usageError{fmt.Errorf("%w: give another address with -addr", err)}
+	}
+	return nil
+}
+
+// ledger makes the outbox of a service and the relay that empties it.
+func (s *shop) ledger(service string) ledger {
+	relay := outbox.NewRelay(s.stores[service], s.bus, outbox.RelayConfig{Name: service, Lease: lease})
+	s.relays = append(s.relays, relay)
+	return newLedger(s.dbs.services()[service], service, s.stores[service], relay)
+}
+
+func (s *shop) inbox(service string) *outbox.Inbox[*sql.Tx] {
+	in := outbox.NewInbox(s.stores[service], outbox.InboxConfig{Name: service})
+	s.inboxes = append(s.inboxes, in)
+	return in
+}
+
+// peer is a service as the sagas call it: an attempt is bounded, and the saga's own schedule repeats it.
+func (s *shop) peer(service string) *peer {
+	return newPeer(service, s.base[service], s.http, timeout.New(timeout.Config{Name: service, After: 10 * time.Second}))
+}
+
+func (s *shop) setUpSagas(o *orders) (err error) {
+	if err := o.define(); err != nil {
+		return err
+	}
+	s.runner, err = saga.NewRunner(s.sagas, saga.Config{Name: topicOrders, Concurrency: 128, Lease: lease}, o.placing, o.cancelling)
+	o.runner = s.runner
+	return err
+}
+
+// consume handles the events of the topics as the given group. Under chaos some acknowledgements are lost.
+func (s *shop) consume(ctx context.Context, group string, h pubsub.Handler, topics ...string) error {
+	if s.cfg.chaos {
+		h = losingAcks(s.cfg.seed, group, h)
+	}
+	counted := func(ctx context.Context, m pubsub.Message) error {
+		if m.Attempt > 1 {
+			s.redelivered.Add(1)
+		}
+		return h(ctx, m)
+	}
+	for _, topic := range topics {
+		c, err := s.bus.Open(ctx, pubsub.Subscription{Topic: topic, Group: group, Ordered: true, Start: "start", Lease: lease})
+		if err != nil {
+			return err
+		}
+		s.consumers = append(s.consumers, c)
+		s.background("consumer "+c.Config().Name, func(ctx context.Context) error { return c.Run(ctx, counted) })
+	}
+	return nil
+}

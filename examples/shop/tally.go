@@ -1,0 +1,38 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+)
+
+// tally counts what the databases hold after a run. The rest of the result is known to those who took part in it.
+func tally(ctx context.Context, dbs databases) (result, error) {
+	var r result
+	err := errors.Join(
+		readCounts(ctx, dbs.client, `SELECT count(*), coalesce(sum(code BETWEEN 200 AND 299), 0) FROM answers WHERE kind = 'order'`,
+			&r.Orders, &r.Accepted),
+		readCounts(ctx, dbs.orders, `SELECT coalesce(sum(status = 'confirmed'), 0), coalesce(sum(status = 'cancelled'), 0),
+			coalesce(sum(status NOT IN ('confirmed', 'cancelled')), 0),
+			coalesce(sum(iif(status = 'confirmed', total_pence, 0)), 0) FROM orders`,
+			&r.Confirmed, &r.Cancelled, &r.Unfinished, &r.ConfirmedPence),
+		readCounts(ctx, dbs.inventory, `SELECT coalesce(sum(qty), 0) FROM reservation_lines NATURAL JOIN reservations
+			WHERE status = 'reserved'`, &r.UnitsReserved),
+		readCounts(ctx, dbs.shipping, `SELECT coalesce(sum(qty), 0) FROM shipment_lines NATURAL JOIN shipments
+			WHERE status = 'dispatched'`, &r.UnitsShipped),
+		readCounts(ctx, dbs.bank, `SELECT coalesce(sum(amount_pence), 0) FROM charges WHERE outcome = 'charged'`, &r.ChargedPence),
+		readCounts(ctx, dbs.bank, `SELECT coalesce(sum(amount_pence), 0) FROM refunds`, &r.RefundedPence),
+		readCounts(ctx, dbs.bank, `SELECT (SELECT coalesce(sum(lost_replies), 0) FROM charges) +
+			(SELECT coalesce(sum(lost_replies), 0) FROM refunds)`, &r.LostReplies),
+	)
+	return r, err
+}
+
+// readCounts reads the one row of query.
+func readCounts(ctx context.Context, db *sql.DB, query string, into ...any) error {
+	if err := db.QueryRowContext(ctx, query).Scan(into...); err != nil {
+		return fmt.Errorf("%s: %w", query, err)
+	}
+	return nil
+}
