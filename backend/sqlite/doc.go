@@ -20,9 +20,10 @@
 // Begin a transaction that only reads with [database/sql.TxOptions] ReadOnly: it takes no write lock and never waits. Such a
 // transaction must not write. A statement outside a transaction is a transaction of its own.
 //
-// A wait for the write lock ends with the context of BeginTx, or after 30 seconds with SQLITE_BUSY. The wait is a poll with a
-// growing pause, so that under heavy contention writers are served in no particular order; keep transactions short and never
-// wait for the network inside one.
+// A wait for the write lock ends within 50 milliseconds of the end of BeginTx's context, or after 30 seconds with SQLITE_BUSY; that
+// of a statement outside a transaction ends with the lock or after 30 seconds, whatever its context. The wait is a poll, so that
+// under heavy contention writers are served in no particular order; keep transactions short and never wait for the network
+// inside one.
 //
 // # When not to use it
 //

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	_ "modernc.org/sqlite" // registers the driver "sqlite"
+	"modernc.org/sqlite"
 )
 
 // busyTimeout bounds the wait for another writer where the caller's context does not end it sooner.
@@ -64,10 +64,7 @@ func Open(path string, cfg Config) (*sql.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db, err := sql.Open("sqlite", dsn(file, cfg))
-	if err != nil {
-		return nil, fmt.Errorf("sqlite: open %q: %w", path, err)
-	}
+	db := sql.OpenDB(connector{driver: &sqlite.Driver{}, dsn: dsn(file, cfg)})
 	// A closed connection costs a checkpoint when it is the last one, so idle connections are kept.
 	db.SetMaxOpenConns(cfg.MaxConns)
 	db.SetMaxIdleConns(cfg.MaxConns)

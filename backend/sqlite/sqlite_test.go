@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -145,18 +146,19 @@ func TestWaitForTheWriteLockEndsWithTheContext(t *testing.T) {
 	db := open(t, filepath.Join(t.TempDir(), "a.db"), sqlite.Config{})
 	holder, err := db.BeginTx(t.Context(), nil)
 	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
-	waited := make(chan error, 1)
-	go func() {
-		_, err := db.BeginTx(ctx, nil)
-		waited <- err
-	}()
-	cancel()
-	require.ErrorIs(t, <-waited, context.Canceled)
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond) // by then it waits
+	defer cancel()
+	begun := time.Now()
+	_, err = db.BeginTx(ctx, nil)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.Less(t, time.Since(begun), 10*time.Second, "of the 30 seconds that the lock would have taken")
 	reader, err := db.BeginTx(t.Context(), &sql.TxOptions{ReadOnly: true})
 	require.NoError(t, err, "a reader does not wait for the writer")
 	require.NoError(t, reader.Rollback())
 	require.NoError(t, holder.Rollback())
+	next, err := db.BeginTx(t.Context(), nil)
+	require.NoError(t, err, "nobody holds the lock any more")
+	require.NoError(t, next.Rollback())
 }
 
 func repeat(n int, op func() error) error {

@@ -173,12 +173,15 @@ func TestAKilledShopLosesNothing(t *testing.T) {
 	dir := t.TempDir()
 	args := []string{"-data", dir, "-orders", "1500", "-rate", "100", "-json"}
 	orders := filepath.Join(dir, "orders.db")
-	for k := range 10 {
+	for kills, tries := 0, 0; kills < 10; tries++ {
+		require.Less(t, tries, 20, "the kills hit no unfinished sagas")
 		// A moment is a number of orders, so that it depends on the load and not on the speed of the machine.
-		killAfter(t, orders, countIn(t, orders, `SELECT count(*) FROM orders`)+20+rand.IntN(100), args)
+		killAfter(t, orders, countIn(t, orders, `SELECT count(*) FROM orders`)+10+rand.IntN(60), args)
 		unfinished := countIn(t, orders, unfinishedSagas)
-		t.Logf("kill %d: %d sagas unfinished", k+1, unfinished)
-		require.Positive(t, unfinished)
+		t.Logf("a kill with %d sagas unfinished", unfinished)
+		if unfinished > 0 { // the last one may have ended between the look and the kill
+			kills++
+		}
 	}
 	stdout, stderr := new(bytes.Buffer), new(bytes.Buffer)
 	last := command(t, stdout, stderr, args)

@@ -128,11 +128,13 @@ func (s *shop) lock(ctx context.Context) error {
 	if _, err := conn.ExecContext(ctx, `PRAGMA busy_timeout = 0`); err != nil {
 		return err
 	}
-	tx, err := conn.BeginTx(context.WithoutCancel(ctx), nil)
-	if err != nil {
+	if _, err := conn.ExecContext(ctx, `BEGIN IMMEDIATE`); err != nil {
 		return usageError{fmt.Errorf("another shop is at work in %s: wait until it has ended, or give another folder with -data (%w)", s.cfg.data, err)}
 	}
-	s.onClose(tx.Rollback)
+	s.onClose(func() error {
+		_, err := conn.ExecContext(context.Background(), `ROLLBACK`)
+		return err
+	})
 	return nil
 }
 
