@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -73,7 +74,7 @@ func (d *Driver) ensureStream(ctx context.Context, topic string) error {
 	want := d.cfg.stream(topic)
 	s, err := d.js.Stream(ctx, want.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		s, err = d.js.CreateStream(ctx, want)
+		s, err = d.createStream(ctx, want)
 	}
 	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // made by another service meanwhile
 		s, err = d.js.Stream(ctx, want.Name)
@@ -86,6 +87,26 @@ func (d *Driver) ensureStream(ctx context.Context, topic string) error {
 	}
 	d.topics.Store(topic, struct{}{})
 	return nil
+}
+
+// codeStoreFailed is the server's error when it could not make the files of a stream.
+const codeStoreFailed = 10049
+
+// createStream tries again when the server could not make the files: it removes the folder of an account with its last
+// stream, and a stream that is made in that moment finds the folder gone.
+func (d *Driver) createStream(ctx context.Context, want jetstream.StreamConfig) (s jetstream.Stream, err error) {
+	for delay := 10 * time.Millisecond; delay <= 320*time.Millisecond; delay *= 2 {
+		s, err = d.js.CreateStream(ctx, want)
+		if failed, ok := errors.AsType[*jetstream.APIError](err); !ok || failed.ErrorCode != codeStoreFailed {
+			return s, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(delay):
+		}
+	}
+	return s, err
 }
 
 // stream is the stream of topic. Each lane has its own subject in the list, which thus keeps the number of lanes on
