@@ -74,7 +74,7 @@ func (s *Store) apply(ctx context.Context, tx *sql.Tx, t saga.Transition) (bool,
 	}
 	e := t.Event
 	_, err = tx.ExecContext(ctx, s.stmts.event, t.ID, t.Token, e.Step, e.Direction, e.Attempt, e.Outcome, e.Error, e.Owner,
-		e.Ended.Sub(e.Started).Milliseconds())
+		t.ID, e.Ended.Sub(e.Started).Milliseconds(), t.ID)
 	return true, err
 }
 

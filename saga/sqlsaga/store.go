@@ -102,8 +102,10 @@ func (s *Store) texts() statements {
 			due_ms = CASE ? WHEN 'at' THEN {now} + ? WHEN 'same' THEN due_ms ELSE NULL END, updated_ms = {now}
 			WHERE id = ? AND token = ?`),
 		heartbeat: text(`UPDATE {prefix}sagas SET due_ms = {now} + ?, updated_ms = {now} WHERE id = ? AND token = ?`),
-		event:     text(`INSERT INTO {prefix}saga_events VALUES (` + marks(8) + `, {now} - ?, {now})`),
-		load:      text(`SELECT ` + columns + ` FROM {prefix}sagas WHERE id = ?`),
+		// The time is that of the change which the event belongs to: the clock may have moved on since.
+		event: text(`INSERT INTO {prefix}saga_events VALUES (` + marks(8) + `,
+			(SELECT updated_ms FROM {prefix}sagas WHERE id = ?) - ?, (SELECT updated_ms FROM {prefix}sagas WHERE id = ?))`),
+		load: text(`SELECT ` + columns + ` FROM {prefix}sagas WHERE id = ?`),
 		history: text(`SELECT step, direction, attempt, outcome, error, owner, started_ms, ended_ms
 			FROM {prefix}saga_events WHERE saga_id = ? ORDER BY token`),
 		ended: text(`SELECT id FROM {prefix}sagas WHERE status IN ('completed', 'compensated', 'aborted')
