@@ -184,6 +184,7 @@ func TestDeadLetterHasTheFirstError(t *testing.T) {
 			return fmt.Errorf("failure\r\n%d\xff", m.Attempt)
 		})
 		d.deliver(1, "m")
+		synctest.Wait()
 		d.deliver(2, "m")
 		synctest.Wait()
 		require.Equal(t, "failure 1", letter.Header[pubsub.HeaderFirstError])
