@@ -2,44 +2,26 @@ package breaker
 
 import (
 	"context"
-	"iter"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// State is one of the three states of a circuit breaker.
-type State int
-
-// The states.
-const (
-	Closed   State = iota // calls pass and are judged
-	Open                  // calls are rejected
-	HalfOpen              // a few calls pass as probes
-)
-
-// String is the state in lower case.
-func (s State) String() string {
-	switch s {
-	case Closed:
-		return "closed"
-	case Open:
-		return "open"
-	default:
-		return "half-open"
-	}
-}
-
 // Breaker is a circuit breaker. Make it with [New]; the zero value is not usable. It is safe for concurrent use, starts no
-// goroutine and needs no closing. A call while closed takes no lock, reads no clock and allocates nothing.
+// goroutine and needs no closing; an opening sets a timer that holds on to nothing else. A call while closed allocates
+// nothing and takes no lock, but for the first result in each tenth of a WindowTime; it reads the clock once when the window is
+// one of time, and twice when slow calls are judged.
 type Breaker struct {
-	classify func(context.Context, error) Outcome
+	state    atomic.Pointer[state]
+	classify func(context.Context, error) Outcome // nil for Classify
 	onChange func(Transition)
 	base     time.Time
+	quota    *quota // of the Set it belongs to; changes under mu
 
-	state    atomic.Pointer[state]
+	_        [64]byte // what every call reads is not on the cache line of what calls write
 	rejected atomic.Int64
 	failed   atomic.Int64 // failures since New, late ones left out
+	slow     atomic.Int64
 	ignored  atomic.Int64
 	opened   atomic.Int64
 
@@ -47,24 +29,6 @@ type Breaker struct {
 	retired    int64      // calls recorded by windows that were replaced, and by probes
 	events     []Transition
 	delivering bool
-}
-
-// state is everything that changes together. It is immutable but for the atomics it points to. The window (while closed)
-// and the episode (while half-open) are the generation: a permit that was given under another one changes nothing.
-type state struct {
-	kind      State
-	cfg       Config
-	window    *window
-	streak    *atomic.Int64 // consecutive failures
-	rejection *Error
-	episode   *episode
-}
-
-// Transition is a change of state, as given to the hook of [OnStateChange].
-type Transition struct {
-	Name     string
-	From, To State
-	At       time.Time
 }
 
 // Option sets behaviour that is fixed at construction.
@@ -87,32 +51,38 @@ func OnStateChange(hook func(Transition)) Option {
 	return func(b *Breaker) { b.onChange = hook }
 }
 
-// New returns a closed Breaker. It panics on a Config that Validate rejects: call Validate first on input from outside.
+// New returns a Breaker that is closed, or open when its Mode forces that. It panics on a Config that Validate rejects: call
+// Validate first on input from outside.
 func New(cfg Config, opts ...Option) *Breaker {
 	if err := cfg.Validate(); err != nil {
 		panic(err)
 	}
-	b := &Breaker{classify: Classify, base: time.Now()}
+	b := &Breaker{base: time.Now()}
 	for _, opt := range opts {
 		opt(b)
 	}
-	b.state.Store(closedState(cfg.withDefaults()))
+	cfg = cfg.withDefaults()
+	kind := Closed
+	if cfg.Mode == forceOpen {
+		kind = Open
+	}
+	b.state.Store(b.successor(new(state), kind, cfg))
 	return b
 }
 
-func closedState(cfg Config) *state {
-	return &state{kind: Closed, cfg: cfg, window: newWindow(cfg.Window), streak: new(atomic.Int64)}
-}
+func (b *Breaker) now() time.Duration { return time.Since(b.base) }
 
 // Do runs op unless the breaker rejects. It returns op's error as it is, or a *[Error] when op did not run. A panic or
 // Goexit of op counts as a failure and goes on up.
 func (b *Breaker) Do(ctx context.Context, op func(context.Context) error) error {
-	p, err := b.Acquire(ctx)
-	if err != nil {
-		return err
+	p := Permit{b: b, s: b.state.Load(), ctx: ctx}
+	if !p.s.free {
+		if err := b.admit(&p); err != nil {
+			return err
+		}
 	}
 	defer p.Abort()
-	err = op(ctx)
+	err := op(ctx)
 	p.Done(err)
 	return err
 }
@@ -122,166 +92,233 @@ func Wrap[In, Out any](b *Breaker, fn func(context.Context, In) (Out, error)) fu
 	if b == nil || fn == nil {
 		panic("breaker: Wrap: the breaker or the function is nil")
 	}
-	return func(ctx context.Context, in In) (Out, error) {
-		p, err := b.Acquire(ctx)
-		if err != nil {
-			var none Out
-			return none, err
+	return func(ctx context.Context, in In) (Out, error) { return run(ctx, b, fn, in) }
+}
+
+func run[In, Out any](ctx context.Context, b *Breaker, fn func(context.Context, In) (Out, error), in In) (out Out, err error) {
+	p := Permit{b: b, s: b.state.Load(), ctx: ctx}
+	if !p.s.free {
+		if err = b.admit(&p); err != nil {
+			return out, err
 		}
-		defer p.Abort()
-		out, err := fn(ctx, in)
-		p.Done(err)
-		return out, err
 	}
+	defer p.Abort()
+	out, err = fn(ctx, in)
+	p.Done(err)
+	return out, err
 }
 
 // Acquire is the two-step form for streams, handlers and proxies: it returns a permit, or a *[Error]. It never blocks.
 // Whoever holds the permit defers Abort and calls Done with the result.
-func (b *Breaker) Acquire(ctx context.Context) (Permit, error) {
-	s := b.state.Load()
-	if s.kind == Closed {
-		return Permit{b: b, s: s, ctx: ctx}, nil
+func (b *Breaker) Acquire(ctx context.Context) (p Permit, err error) {
+	p.b, p.s, p.ctx = b, b.state.Load(), ctx
+	if !p.s.free {
+		if err = b.admit(&p); err != nil {
+			p.b = nil
+		}
 	}
-	return b.acquireProbe(ctx, s)
+	return
 }
 
-func (b *Breaker) acquireProbe(ctx context.Context, s *state) (Permit, error) {
-	now := time.Since(b.base)
-	if s.kind == Open {
-		if now < s.rejection.until {
-			b.rejected.Add(1)
-			return Permit{}, s.rejection
+// admit decides on p where that takes more than a look at the state, and completes it.
+func (b *Breaker) admit(p *Permit) error {
+	for !p.s.free {
+		s := p.s
+		switch s.kind {
+		case Open:
+			// Now and then the clock is read although the timer has not fired, so that nothing depends on it.
+			const seldom = 256
+			if !s.rejection.nearly.Load() && b.rejected.Load()%seldom != 0 || !s.delayIsOver(b.now()) {
+				return b.reject(p)
+			}
+			b.change(s, HalfOpen)
+		case HalfOpen:
+			p.start = b.now()
+			switch s.episode.issue(p.start, &s.cfg) {
+			case issued:
+				return nil
+			case refused:
+				return b.reject(p)
+			}
+			b.change(s, HalfOpen)
+		default:
+			p.start = b.now()
+			if !s.window.flight.look(p.start) || !b.tripIfDue(s.window, p.start) {
+				s.window.flight.begin(p.start)
+				return nil
+			}
 		}
-		b.change(s, HalfOpen)
-		return b.Acquire(ctx)
+		p.s = b.state.Load()
 	}
-	switch s.episode.issue(now, s.cfg) {
-	case issued:
-		return Permit{b: b, s: s, ctx: ctx}, nil
-	case expired:
-		b.change(s, HalfOpen)
-		return b.Acquire(ctx)
+	return nil
+}
+
+// reject counts a rejection and returns it, but when only the metrics are to tell.
+func (b *Breaker) reject(p *Permit) error {
+	b.rejected.Add(1)
+	if p.s.cfg.Mode == metricsOnly {
+		p.b = nil // the result is not judged
+		return nil
+	}
+	return p.s.rejection
+}
+
+// outcome classifies a result.
+func (b *Breaker) outcome(ctx context.Context, err error) Outcome {
+	switch {
+	case b.classify != nil:
+		return b.classify(ctx, err)
+	case err == nil:
+		return Success
 	default:
-		b.rejected.Add(1)
-		return Permit{}, s.rejection
+		return Classify(ctx, err)
 	}
 }
 
 // record judges one result. Results from an earlier generation are ignored.
-func (b *Breaker) record(s *state, outcome Outcome) {
-	if s.kind == HalfOpen {
-		b.recordProbe(s, outcome)
+func (b *Breaker) record(s *state, start time.Duration, outcome Outcome) {
+	var now time.Duration
+	slow := false
+	if s.clocked {
+		now = b.now()
+		slow = s.cfg.SlowCall > 0 && now-start >= s.cfg.SlowCall
+	}
+	w := s.window
+	if w == nil {
+		b.recordProbe(s, outcome, slow)
 		return
 	}
-	switch outcome {
-	case Ignored:
+	if w.flight != nil {
+		w.flight.end(start)
+	}
+	if outcome == Ignored {
 		b.ignored.Add(1)
-	case Success:
-		if s.streak.Load() != 0 {
-			s.streak.Store(0)
-		}
-		// The call that fills the window up to the minimum may be a success, and is the first after which the ratio counts.
-		if n := s.window.record(false); n == uint64(s.cfg.MinimumCalls) {
-			b.tripIfDue(s)
-		}
-	case Failure:
-		s.streak.Add(1)
-		s.window.record(true)
-		if b.state.Load().window == s.window {
-			b.failed.Add(1)
-		}
-		b.tripIfDue(s)
-	}
-}
-
-func (b *Breaker) tripIfDue(s *state) {
-	current := b.state.Load()
-	if current.window != s.window {
 		return
 	}
-	cfg := current.cfg
-	calls, failures := s.window.counts()
-	ratio := cfg.FailureRatio > 0 && calls >= cfg.MinimumCalls && failures > 0 && float64(failures) >= cfg.FailureRatio*float64(calls)
-	streak := cfg.ConsecutiveFailures > 0 && s.streak.Load() >= int64(cfg.ConsecutiveFailures)
-	if ratio || streak {
-		b.change(current, Open)
+	failed := outcome == Failure
+	if failed {
+		w.streak.Add(1)
+	} else if w.streak.Load() != 0 {
+		w.streak.Store(0)
+	}
+	judge := w.record(now, failed, slow, s.cfg.MinimumCalls) || w.flight != nil && w.flight.look(now)
+	if failed || slow {
+		b.count(w, failed, slow)
+	}
+	if judge {
+		b.tripIfDue(w, now)
 	}
 }
 
-func (b *Breaker) recordProbe(s *state, outcome Outcome) {
+// count adds to the totals, unless the window was replaced.
+func (b *Breaker) count(w *window, failed, slow bool) {
+	if b.state.Load().window != w {
+		return
+	}
+	if failed {
+		b.failed.Add(1)
+	}
+	if slow {
+		b.slow.Add(1)
+	}
+}
+
+// tripIfDue opens the breaker if what w holds says so, and reports whether it did.
+func (b *Breaker) tripIfDue(w *window, now time.Duration) bool {
+	s := b.state.Load()
+	return s.window == w && s.due(now) && b.change(s, Open)
+}
+
+// due reports whether a closed breaker has reason to open.
+func (s *state) due(now time.Duration) bool {
+	cfg, w := &s.cfg, s.window
+	if s.forced() {
+		return false
+	}
+	if cfg.ConsecutiveFailures > 0 && w.streak.Load() >= int64(cfg.ConsecutiveFailures) {
+		return true
+	}
+	t := w.tally(now)
+	if t.calls >= int64(cfg.MinimumCalls) && reached(cfg.FailureRatio, t.failures, t.calls) {
+		return true
+	}
+	if w.flight == nil {
+		return false
+	}
+	late := w.flight.overdue(now)
+	return t.calls+late >= int64(cfg.MinimumCalls) && reached(cfg.SlowRatio, t.slow+late, t.calls+late)
+}
+
+// reached reports whether n of so many calls are the ratio, which is on, or more.
+func reached(ratio float64, n, calls int64) bool {
+	return ratio > 0 && n > 0 && float64(n) >= ratio*float64(calls)
+}
+
+func (b *Breaker) recordProbe(s *state, outcome Outcome, slow bool) {
 	current := b.state.Load()
 	if current.episode != s.episode {
 		return
 	}
-	switch outcome {
-	case Ignored:
+	if outcome == Ignored {
 		b.ignored.Add(1)
 		s.episode.giveBack()
-	case Failure:
-		b.failed.Add(1)
-		b.countProbe()
-		b.change(current, Open)
-	case Success:
-		b.countProbe()
-		if s.episode.succeed() >= current.cfg.Probes {
-			b.change(current, Closed)
-		}
+		return
 	}
-}
-
-func (b *Breaker) countProbe() {
 	b.mu.Lock()
 	b.retired++
 	b.mu.Unlock()
+	if slow {
+		b.slow.Add(1)
+	}
+	if outcome == Failure {
+		b.failed.Add(1)
+	}
+	if outcome == Failure || slow && current.cfg.SlowRatio > 0 {
+		b.change(current, Open)
+	} else if s.episode.succeed() >= current.cfg.Probes {
+		b.change(current, Closed)
+	}
 }
 
-// change moves to another state, unless the generation of old is over already. From half-open to half-open it replaces
-// probes that are lost.
-func (b *Breaker) change(old *state, to State) {
+// change moves to another state, unless the generation of old is over already, and reports whether it did. From half-open to
+// half-open it replaces probes that are lost. A Set may refuse that one more of its breakers opens.
+func (b *Breaker) change(old *state, to State) bool {
 	b.mu.Lock()
 	current := b.state.Load()
-	if !current.sameGeneration(old) {
+	if !current.sameGeneration(old) || current.kind == Closed && !b.quota.take(false) {
 		b.mu.Unlock()
-		return
+		return false
 	}
-	next := b.successor(current, to)
-	b.state.Store(next)
-	if current.window != nil {
-		b.retired += int64(current.window.next.Load())
-	}
-	if to == Open {
-		b.opened.Add(1)
-	}
-	if b.onChange == nil || current.kind == to {
-		b.mu.Unlock()
-		return
-	}
-	b.events = append(b.events, Transition{Name: next.cfg.Name, From: current.kind, To: to, At: time.Now()})
+	b.install(current, b.successor(current, to, current.cfg))
 	b.deliver()
+	return true
 }
 
-func (s *state) sameGeneration(other *state) bool {
-	return s.window == other.window && s.episode == other.episode && s.rejection == other.rejection
-}
-
-func (b *Breaker) successor(current *state, to State) *state {
-	cfg := current.cfg
-	switch to {
+// install puts next in the place of current. It is called with mu held, and with the quota taken when next is the first to be
+// open.
+func (b *Breaker) install(current, next *state) {
+	b.state.Store(next)
+	if current.window != nil && current.window != next.window {
+		b.retired += current.window.total()
+	}
+	if current.kind == next.kind {
+		return
+	}
+	switch next.kind {
 	case Open:
-		until := time.Since(b.base) + cfg.OpenDelay
-		return &state{kind: Open, cfg: cfg, rejection: &Error{name: cfg.Name, state: Open, base: b.base, until: until}}
-	case HalfOpen:
-		rejection := &Error{name: cfg.Name, state: HalfOpen, base: b.base}
-		return &state{kind: HalfOpen, cfg: cfg, episode: current.episode.renewed(), rejection: rejection}
-	default:
-		return closedState(cfg)
+		b.opened.Add(1)
+	case Closed:
+		b.quota.giveBack()
+	}
+	if b.onChange != nil {
+		b.events = append(b.events, Transition{Name: next.cfg.Name, From: current.kind, To: next.kind, At: time.Now()})
 	}
 }
 
 // deliver hands queued events to the hook, outside the lock that it is called with and gives up. While one goroutine
 // delivers, others only queue: that keeps the order.
 func (b *Breaker) deliver() {
-	if b.delivering {
+	if b.delivering || len(b.events) == 0 {
 		b.mu.Unlock()
 		return
 	}
@@ -301,88 +338,65 @@ func (b *Breaker) deliver() {
 	}
 }
 
-// Reconfigure replaces the Config. The state stays what it is, and an opening its delay. The window survives if its size is
-// unchanged, the probes under way if their number is; otherwise they start anew. It returns what Validate returns, and
-// then changes nothing.
+// Reconfigure replaces the Config. The state stays what it is unless Mode says otherwise, and an opening its delay. The window
+// survives if Window, WindowTime and SlowCall are unchanged, and is judged by the new Config at once; the probes under way
+// survive if their number is unchanged. It returns what Validate returns, and then changes nothing.
 func (b *Breaker) Reconfigure(cfg Config) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
+	cfg = cfg.withDefaults()
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	s := *b.state.Load()
-	old := s.cfg
-	s.cfg = cfg.withDefaults()
-	if s.episode != nil && old.Probes != s.cfg.Probes {
-		s.episode = new(episode)
+	current := b.state.Load()
+	next := b.reconfigured(current, cfg)
+	if current.kind == Closed && next.kind != Closed {
+		b.quota.take(true)
 	}
-	resized := s.window != nil && old.Window != s.cfg.Window
-	if resized {
-		b.retired += int64(s.window.next.Load())
-		s.window = newWindow(s.cfg.Window)
+	b.install(current, next)
+	b.deliver()
+	if next.kind == Closed {
+		b.tripIfDue(next.window, b.now())
 	}
-	b.state.Store(&s)
 	return nil
+}
+
+func (b *Breaker) reconfigured(current *state, cfg Config) *state {
+	old := &current.cfg
+	switch {
+	case cfg.Mode == forceClosed && current.kind != Closed:
+		return b.successor(current, Closed, cfg)
+	case cfg.Mode == forceOpen && old.Mode != forceOpen:
+		return b.successor(current, Open, cfg)
+	case cfg.Mode != forceOpen && old.Mode == forceOpen:
+		return b.successor(current, HalfOpen, cfg)
+	}
+	next := *current
+	if next.episode != nil && old.Probes != cfg.Probes {
+		next.episode = new(episode)
+	}
+	if next.window != nil && (old.Window != cfg.Window || old.WindowTime != cfg.WindowTime || old.SlowCall != cfg.SlowCall) {
+		next.window = newWindow(cfg)
+	}
+	return next.withConfig(cfg)
 }
 
 // Config returns the Config in force, with defaults filled in.
 func (b *Breaker) Config() Config { return b.state.Load().cfg }
 
-// State is the state that the next call would meet: an open breaker whose delay is over is half-open.
+// State is the state that the next call would meet: an open breaker whose delay is over is half-open, and a closed one with
+// too many slow calls under way is open.
 func (b *Breaker) State() State {
 	s := b.state.Load()
-	if s.kind == Open && time.Since(b.base) >= s.rejection.until {
+	if s.free {
+		return Closed
+	}
+	now := b.now()
+	switch {
+	case s.kind == Open && s.delayIsOver(now):
 		return HalfOpen
-	}
-	return s.kind
-}
-
-// Stats is a snapshot. Calls, Successes, Failures, Ignored, Rejected and Opened count since New; a result that came after
-// its generation had ended is not counted.
-type Stats struct {
-	State          State
-	Calls          int64 // results judged: successes and failures
-	Successes      int64
-	Failures       int64
-	Ignored        int64
-	Rejected       int64
-	Opened         int64 // transitions to open
-	WindowCalls    int   // calls in the window now
-	WindowFailures int   // and how many of them failed
-}
-
-// Stats returns the numbers of now. It is cheap and never slows a call; fields are read one after the other.
-func (b *Breaker) Stats() Stats {
-	b.mu.Lock()
-	s, calls := b.state.Load(), b.retired
-	b.mu.Unlock()
-	stats := Stats{State: b.State(), Failures: b.failed.Load(), Ignored: b.ignored.Load(), Rejected: b.rejected.Load(), Opened: b.opened.Load()}
-	if s.window != nil {
-		calls += int64(s.window.next.Load())
-		stats.WindowCalls, stats.WindowFailures = s.window.counts()
-	}
-	stats.Calls = calls
-	stats.Successes = max(0, calls-stats.Failures)
-	return stats
-}
-
-// Describe returns the kind "breaker", the name and the Config, for consoles and telemetry.
-func (b *Breaker) Describe() (kind, name string, config any) {
-	cfg := b.Config()
-	return "breaker", cfg.Name, cfg
-}
-
-// Metrics yields the numbers of Stats by name. state is 0 closed, 1 open, 2 half-open.
-func (b *Breaker) Metrics() iter.Seq2[string, float64] {
-	return func(yield func(string, float64) bool) {
-		s := b.Stats()
-		_ = yield("state", float64(s.State)) &&
-			yield("successes_total", float64(s.Successes)) &&
-			yield("failures_total", float64(s.Failures)) &&
-			yield("ignored_total", float64(s.Ignored)) &&
-			yield("rejected_total", float64(s.Rejected)) &&
-			yield("opened_total", float64(s.Opened)) &&
-			yield("window_calls", float64(s.WindowCalls)) &&
-			yield("window_failures", float64(s.WindowFailures))
+	case s.kind == Closed && s.window.flight != nil && s.window.flight.overdue(now) > 0 && s.due(now):
+		return Open
+	default:
+		return s.kind
 	}
 }

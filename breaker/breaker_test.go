@@ -86,6 +86,7 @@ func TestWhileOpenNothingRuns(t *testing.T) {
 		require.True(t, rejection.Rejected())
 		require.Equal(t, 6*time.Second, rejection.RetryAfter())
 		require.EqualError(t, err, `breaker "bank" is open: try again in 6s`)
+		require.Equal(t, "bank", rejection.Name())
 		require.EqualValues(t, 1, b.Stats().Rejected)
 		require.Zero(t, testing.AllocsPerRun(100, func() { _ = b.Do(context.Background(), fail) }))
 	})
@@ -165,7 +166,9 @@ func TestAHungProbeIsReplaced(t *testing.T) {
 		hung := acquire(t, b)
 		require.NoError(t, b.Do(t.Context(), succeed))
 		time.Sleep(10*time.Second - 1)
-		require.ErrorIs(t, b.Do(t.Context(), succeed), breaker.ErrOpen)
+		err := b.Do(t.Context(), succeed)
+		require.ErrorIs(t, err, breaker.ErrOpen)
+		require.EqualError(t, err, `breaker "breaker" is half-open and all its probes are under way`)
 		time.Sleep(time.Nanosecond)
 		require.NoError(t, b.Do(t.Context(), succeed))
 		require.Equal(t, breaker.Closed, b.State(), "the success before it was lost still counts")
@@ -210,7 +213,7 @@ func TestPanicAndGoexitCountAsFailuresAndPassThrough(t *testing.T) {
 
 func TestAProbeThatPanicsOpensAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := open(t, breaker.Config{OpenDelay: time.Second, Probes: 1})
+		b := open(t, breaker.Config{OpenDelay: time.Second, MaxOpenDelay: -1, Probes: 1})
 		time.Sleep(time.Second)
 		require.Panics(t, func() { _ = b.Do(t.Context(), func(context.Context) error { panic("boom") }) })
 		require.Equal(t, breaker.Open, b.State())
@@ -385,6 +388,11 @@ func TestConfig(t *testing.T) {
 	}
 	require.ErrorContains(t, breaker.Config{Window: 5, MinimumCalls: 6}.Validate(), "MinimumCalls is 6")
 	require.ErrorContains(t, breaker.Config{FailureRatio: -1}.Validate(), "never opens")
+	require.NoError(t, breaker.Config{FailureRatio: -1, SlowCall: time.Second}.Validate())
+	bad = breaker.Config{Mode: "off", Window: 10, WindowTime: time.Second, SlowCall: 1, SlowRatio: math.NaN(), OpenDelay: time.Minute, MaxOpenDelay: time.Second}
+	for _, field := range []string{"Mode is off", "WindowTime is 1s", "SlowCall is 1ns", "SlowRatio is NaN", "MaxOpenDelay is 1s"} {
+		require.ErrorContains(t, bad.Validate(), "breaker: Config."+field)
+	}
 	require.Panics(t, func() { breaker.New(bad) })
 	require.Panics(t, func() { breaker.WithClassifier(nil) })
 	require.Panics(t, func() { breaker.OnStateChange(nil) })
@@ -396,6 +404,26 @@ func TestConfig(t *testing.T) {
 	require.Equal(t, breaker.Config{Window: 10, FailureRatio: -1, ConsecutiveFailures: 5, OpenDelay: time.Second}, c)
 	require.Equal(t, 10, breaker.New(c).Config().MinimumCalls, "the default is no larger than the window")
 	require.Error(t, json.Unmarshal([]byte(`{"windows":10}`), &c))
+}
+
+func FuzzConfigRoundTripsThroughJSON(f *testing.F) {
+	f.Add([]byte(`{"name":"bank","mode":"metrics_only","window_time":"10s","slow_call":"1s","slow_ratio":0.9,"max_open_delay":"off"}`))
+	f.Add([]byte(`{"window":10,"failure_ratio":"off","consecutive_failures":5}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var c, again breaker.Config
+		if json.Unmarshal(data, &c) != nil || c.Validate() != nil {
+			return
+		}
+		b := breaker.New(c) // whatever Validate lets through works
+		_ = b.Do(t.Context(), fail)
+		_ = b.Stats()
+		out, err := json.Marshal(b.Config())
+		require.NoError(t, err)
+		require.NoError(t, json.Unmarshal(out, &again), "%s", out)
+		require.Equal(t, b.Config(), again)
+		require.NoError(t, b.Reconfigure(again), "the Config with its defaults is valid too")
+		require.Equal(t, again, b.Config())
+	})
 }
 
 func TestSuccessAllocatesNothing(t *testing.T) {
@@ -410,8 +438,8 @@ func TestMetricsTellTheStats(t *testing.T) {
 	b := open(t, breaker.Config{Name: "m"})
 	got := maps.Collect(b.Metrics())
 	require.Equal(t, map[string]float64{
-		"state": 1, "successes_total": 0, "failures_total": 1, "ignored_total": 0, "rejected_total": 0, "opened_total": 1,
-		"window_calls": 0, "window_failures": 0,
+		"state": 1, "successes_total": 0, "failures_total": 1, "slow_total": 0, "ignored_total": 0, "rejected_total": 0,
+		"opened_total": 1, "window_calls": 0, "window_failures": 0, "window_slow": 0, "overdue": 0,
 	}, got)
 	kind, name, config := b.Describe()
 	require.Equal(t, []any{"breaker", "m", b.Config()}, []any{kind, name, config})

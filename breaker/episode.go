@@ -2,15 +2,16 @@ package breaker
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // episode counts the probes of one half-open generation.
 type episode struct {
-	mu        sync.Mutex
-	issued    int
+	mu        sync.Mutex   // held to change it; what a refusal needs is read without
+	issued    atomic.Int64 // written after lastIssue
+	lastIssue atomic.Int64
 	succeeded int
-	lastIssue time.Duration
 }
 
 type issueResult int
@@ -22,26 +23,32 @@ const (
 )
 
 // issue takes one of the probes that are left.
-func (e *episode) issue(now time.Duration, cfg Config) issueResult {
+func (e *episode) issue(now time.Duration, cfg *Config) issueResult {
+	if e.full(cfg) {
+		return e.wait(now, cfg)
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.issued < cfg.Probes {
-		e.issued++
-		e.lastIssue = now
-		return issued
+	if e.full(cfg) {
+		return e.wait(now, cfg)
 	}
-	if cfg.ProbeTimeout > 0 && now-e.lastIssue >= cfg.ProbeTimeout {
+	e.lastIssue.Store(int64(now))
+	e.issued.Add(1)
+	return issued
+}
+
+func (e *episode) full(cfg *Config) bool { return e.issued.Load() >= int64(cfg.Probes) }
+
+// wait tells whether there is still something to wait for when all probes are under way.
+func (e *episode) wait(now time.Duration, cfg *Config) issueResult {
+	if cfg.ProbeTimeout > 0 && int64(now)-e.lastIssue.Load() >= int64(cfg.ProbeTimeout) {
 		return expired
 	}
 	return refused
 }
 
 // giveBack returns a probe that told nothing.
-func (e *episode) giveBack() {
-	e.mu.Lock()
-	e.issued--
-	e.mu.Unlock()
-}
+func (e *episode) giveBack() { e.issued.Add(-1) }
 
 // succeed counts a success and returns how many there are.
 func (e *episode) succeed() int {
@@ -53,10 +60,12 @@ func (e *episode) succeed() int {
 
 // renewed is the episode after e: without the probes that are lost, with the successes that were seen. e may be nil.
 func (e *episode) renewed() *episode {
-	if e == nil {
-		return new(episode)
+	next := new(episode)
+	if e != nil {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		next.succeeded = e.succeeded
+		next.issued.Store(int64(e.succeeded))
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return &episode{issued: e.succeeded, succeeded: e.succeeded}
+	return next
 }

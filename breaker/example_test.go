@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/backstay-go/backstay/breaker"
 )
@@ -61,4 +62,36 @@ func ExampleOnStateChange() {
 	}))
 	_ = b.Do(context.Background(), func(context.Context) error { return errors.New("reset by peer") })
 	// Output: bank: closed to open
+}
+
+func ExampleWrapBy() {
+	hosts := breaker.NewSet[string](breaker.SetConfig{Name: "hosts", Each: breaker.Config{ConsecutiveFailures: 1}})
+	get := breaker.WrapBy(hosts, func(host string) string { return host }, func(_ context.Context, host string) (string, error) {
+		if host == "a.example" {
+			return "", errors.New("connection refused")
+		}
+		return "hello from " + host, nil
+	})
+	for _, host := range []string{"a.example", "a.example", "b.example"} {
+		answer, err := get(context.Background(), host)
+		fmt.Println(answer, errors.Is(err, breaker.ErrOpen))
+	}
+	fmt.Println(hosts.Get("a.example").State(), hosts.Get("b.example").State())
+	// Output:
+	//  false
+	//  true
+	// hello from b.example false
+	// open closed
+}
+
+func ExampleBreaker_Reconfigure() {
+	b := breaker.New(breaker.Config{Name: "bank", WindowTime: 10 * time.Second, SlowCall: 2 * time.Second})
+	maintenance := b.Config()
+	maintenance.Mode = "force_open"
+	if err := b.Reconfigure(maintenance); err != nil {
+		fmt.Println(err)
+	}
+	err := b.Do(context.Background(), func(context.Context) error { return nil })
+	fmt.Println(err)
+	// Output: breaker "bank" is forced open
 }

@@ -1,14 +1,18 @@
 package breaker
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // Permit is leave to make one call. It is a value, is held by one goroutine at a time, and must not be copied after
 // [Breaker.Acquire] has returned it. Exactly one of Done and Abort has an effect: the first. The zero Permit does nothing.
 type Permit struct {
-	_   noCopy
-	b   *Breaker
-	s   *state
-	ctx context.Context // that of Acquire, to tell a cancellation by the caller from a failure
+	_     noCopy
+	b     *Breaker
+	s     *state
+	start time.Duration   // where slow calls are judged
+	ctx   context.Context // that of Acquire, to tell a cancellation by the caller from a failure
 }
 
 // Done reports the result of the call.
@@ -18,7 +22,7 @@ func (p *Permit) Done(err error) {
 		return
 	}
 	p.b = nil
-	b.record(p.s, b.classify(p.ctx, err))
+	b.record(p.s, p.start, b.outcome(p.ctx, err))
 }
 
 // Abort reports a failure, unless Done was called. Deferred, it covers panics, Goexit and forgotten results.
@@ -28,7 +32,7 @@ func (p *Permit) Abort() {
 		return
 	}
 	p.b = nil
-	b.record(p.s, Failure)
+	b.record(p.s, p.start, Failure)
 }
 
 // noCopy makes vet's copylocks check catch copies.
