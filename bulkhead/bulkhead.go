@@ -1,19 +1,18 @@
 package bulkhead
 
 import (
-	"container/list"
+	"container/ring"
 	"context"
 	"iter"
 	"sync"
 	"sync/atomic"
-	"time"
 )
 
 // Bulkhead is a limit on concurrent calls with a bounded queue. Make it with [New]; the zero value is not usable. It is
 // safe for concurrent use, starts no goroutine and needs no closing.
 type Bulkhead struct {
-	// counts holds the running calls in its low half and the waiting ones in its high half, so that one compare-and-swap
-	// sees both and a call in a hurry cannot overtake the queue.
+	// counts holds the weight of the running calls in its low half and the number of waiting ones in its high half, so that
+	// one compare-and-swap sees both and a call in a hurry cannot overtake the queue.
 	counts   atomic.Uint64
 	limits   atomic.Pointer[limits]
 	rejected atomic.Int64
@@ -21,7 +20,7 @@ type Bulkhead struct {
 	left     atomic.Int64 // waiting callers whose context ended
 
 	mu    sync.Mutex // held to change the queue, never across a wait
-	queue list.List  // of chan struct{}, closed when the permit is handed over
+	queue ring.Ring  // the places of waiters behind this one
 }
 
 // limits is what changes together on Reconfigure.
@@ -29,23 +28,21 @@ type limits struct {
 	cfg           Config
 	maxConcurrent uint64
 	maxQueue      uint64
-	rejection     *Error
+	rejection     atomic.Pointer[Error]
 }
 
 func newLimits(cfg Config) *limits {
 	cfg = cfg.withDefaults()
-	return &limits{
+	l := &limits{
 		cfg:           cfg,
 		maxConcurrent: uint64(cfg.MaxConcurrent),
 		maxQueue:      uint64(max(0, cfg.MaxQueue)),
-		rejection:     &Error{cfg: cfg},
 	}
+	l.rejection.Store(&Error{cfg: cfg, weight: 1})
+	return l
 }
 
-const (
-	oneRunning = uint64(1)
-	oneWaiting = uint64(1) << 32
-)
+const oneWaiting = uint64(1) << 32
 
 func running(counts uint64) uint64 { return counts & (oneWaiting - 1) }
 func waiting(counts uint64) uint64 { return counts >> 32 }
@@ -76,166 +73,100 @@ func Wrap[In, Out any](b *Bulkhead, fn func(context.Context, In) (Out, error)) f
 	if b == nil || fn == nil {
 		panic("bulkhead: Wrap: the bulkhead or the function is nil")
 	}
-	return func(ctx context.Context, in In) (Out, error) {
-		p, err := b.Acquire(ctx)
-		if err != nil {
-			var none Out
-			return none, err
-		}
-		defer p.Abort()
-		return fn(ctx, in)
+	return func(ctx context.Context, in In) (Out, error) { return run(ctx, b, fn, in) }
+}
+
+func run[In, Out any](ctx context.Context, b *Bulkhead, fn func(context.Context, In) (Out, error), in In) (Out, error) {
+	p, err := b.Acquire(ctx)
+	if err != nil {
+		var none Out
+		return none, err
 	}
+	defer p.Abort()
+	return fn(ctx, in)
 }
 
 // Acquire is the two-step form for streams, handlers and proxies: it returns a permit that the holder gives back with Done or
 // a deferred Abort, or a *[Error], or the context's error. It blocks while the call waits in the queue, until a permit is
 // free, ctx is done or QueueTimeout is over.
-func (b *Bulkhead) Acquire(ctx context.Context) (Permit, error) {
+func (b *Bulkhead) Acquire(ctx context.Context) (Permit, error) { return b.AcquireN(ctx, 1) }
+
+// AcquireN is [Bulkhead.Acquire] for a call that weighs n: it takes the place of n calls, and gives it back at once. Those
+// behind it in the queue wait until it was served, so that a heavy call is not starved by light ones. A weight below 1 or
+// above MaxConcurrent is always rejected, permanently.
+func (b *Bulkhead) AcquireN(ctx context.Context, n int) (Permit, error) {
 	if err := ctx.Err(); err != nil {
 		return Permit{}, err
 	}
-	l := b.limits.Load()
-	if b.tryRun(l) {
-		return Permit{b: b}, nil
+	l, weight := b.limits.Load(), uint64(n)
+	if n < 1 || weight > l.maxConcurrent {
+		return Permit{}, b.reject(l, n)
+	}
+	if b.tryRun(l, weight) {
+		return Permit{b: b, weight: weight}, nil
 	}
 	if l.maxQueue == 0 {
-		b.rejected.Add(1)
-		return Permit{}, l.rejection
+		return Permit{}, b.reject(l, n)
 	}
-	return b.wait(ctx)
+	return b.wait(ctx, weight)
 }
 
-// tryRun takes a permit unless all are taken or somebody waits.
-func (b *Bulkhead) tryRun(l *limits) bool {
+func (b *Bulkhead) reject(l *limits, n int) error {
+	b.rejected.Add(1)
+	e := l.rejection.Load()
+	if e.weight != n {
+		e = &Error{cfg: l.cfg, weight: n}
+		l.rejection.Store(e)
+	}
+	return e
+}
+
+// tryRun takes a permit of the given weight unless too much is taken or somebody waits, which makes counts greater than any
+// limit.
+func (b *Bulkhead) tryRun(l *limits, weight uint64) bool {
 	for {
 		c := b.counts.Load()
-		if waiting(c) > 0 || running(c) >= l.maxConcurrent {
+		if c+weight > l.maxConcurrent {
 			return false
 		}
-		if b.counts.CompareAndSwap(c, c+oneRunning) {
+		if b.counts.CompareAndSwap(c, c+weight) {
 			return true
 		}
 	}
 }
 
-func (b *Bulkhead) wait(ctx context.Context) (Permit, error) {
-	l := b.limits.Load()
-	place, admitted := b.enqueue(l)
-	if admitted {
-		return Permit{b: b}, nil
-	}
-	if place == nil {
-		b.rejected.Add(1)
-		return Permit{}, l.rejection
-	}
-	turn, _ := place.Value.(chan struct{})
-	var timeout <-chan time.Time
-	if l.cfg.QueueTimeout > 0 {
-		timer := time.NewTimer(l.cfg.QueueTimeout)
-		defer timer.Stop()
-		timeout = timer.C
-	}
-	select {
-	case <-turn:
-		if err := ctx.Err(); err != nil { // both at once: the permit goes to the next caller
-			b.release()
-			b.left.Add(1)
-			return Permit{}, err
-		}
-		b.admitted.Add(1)
-		return Permit{b: b}, nil
-	case <-ctx.Done():
-		b.leave(place)
-		b.left.Add(1)
-		return Permit{}, ctx.Err()
-	case <-timeout:
-		b.leave(place)
-		b.rejected.Add(1)
-		return Permit{}, l.rejection
-	}
-}
-
-// enqueue joins the queue and returns the place in it. There is none when the call was admitted after all, or when the
-// queue is full.
-func (b *Bulkhead) enqueue(l *limits) (place *list.Element, admitted bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for {
-		c := b.counts.Load()
-		switch {
-		case waiting(c) == 0 && running(c) < l.maxConcurrent:
-			if b.counts.CompareAndSwap(c, c+oneRunning) {
-				return nil, true
-			}
-		case waiting(c) >= l.maxQueue:
-			return nil, false
-		default:
-			if b.counts.CompareAndSwap(c, c+oneWaiting) {
-				return b.queue.PushBack(make(chan struct{})), false
-			}
-		}
-	}
-}
-
-// leave gives up a place in the queue, and the permit if it was handed over in the meantime.
-func (b *Bulkhead) leave(place *list.Element) {
-	turn, _ := place.Value.(chan struct{})
-	b.mu.Lock()
-	select {
-	case <-turn:
-		b.mu.Unlock()
-		b.release()
-		return
-	default:
-	}
-	b.queue.Remove(place)
-	b.counts.Add(^(oneWaiting - 1)) // one less waiting
-	b.mu.Unlock()
-}
-
-func (b *Bulkhead) release() {
+func (b *Bulkhead) release(weight uint64) {
 	for {
 		c := b.counts.Load()
 		if waiting(c) > 0 {
 			b.mu.Lock()
-			b.counts.Add(^uint64(0)) // one less running
+			b.counts.Add(-weight)
 			b.handOver()
 			b.mu.Unlock()
 			return
 		}
-		if b.counts.CompareAndSwap(c, c-oneRunning) {
+		if b.counts.CompareAndSwap(c, c-weight) {
 			return
-		}
-	}
-}
-
-// handOver gives free permits to those who wait longest. It is called with mu held.
-func (b *Bulkhead) handOver() {
-	limit := b.limits.Load().maxConcurrent
-	for {
-		c := b.counts.Load()
-		if waiting(c) == 0 || running(c) >= limit {
-			return
-		}
-		if b.counts.CompareAndSwap(c, c-oneWaiting+oneRunning) {
-			turn, _ := b.queue.Remove(b.queue.Front()).(chan struct{})
-			close(turn)
 		}
 	}
 }
 
 // Reconfigure replaces the Config. Running calls and the queue stay: a higher limit admits waiting callers at once, a lower
-// one takes hold as calls end; callers over a lower MaxQueue keep their place. It returns what Validate returns, and then
-// changes nothing.
+// one takes hold as calls end; callers over a lower MaxQueue keep their place, and one that is heavier than a lower
+// MaxConcurrent runs when nothing else does. It returns what Validate returns, and then changes nothing.
 func (b *Bulkhead) Reconfigure(cfg Config) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
+	b.reconfigure(cfg)
+	return nil
+}
+
+func (b *Bulkhead) reconfigure(cfg Config) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.limits.Store(newLimits(cfg))
 	b.handOver()
-	return nil
 }
 
 // Config returns the Config in force, with defaults filled in.
@@ -243,7 +174,7 @@ func (b *Bulkhead) Config() Config { return b.limits.Load().cfg }
 
 // Stats is a snapshot. Rejected, Queued and Left count since New.
 type Stats struct {
-	Running  int   // calls that hold a permit now
+	Running  int   // weight of the permits that are held now: their number, where all weigh 1
 	Waiting  int   // callers in the queue now
 	Limit    int   // MaxConcurrent now
 	Rejected int64 // calls that found it full, or waited longer than QueueTimeout

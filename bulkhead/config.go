@@ -12,7 +12,8 @@ import (
 type Config struct {
 	// Name appears in errors and metrics. Default "bulkhead".
 	Name string `json:"name"`
-	// MaxConcurrent is how many calls may run at once. Default 10, at most 1,000,000; negative is refused.
+	// MaxConcurrent is how many calls may run at once, and the greatest weight of one call. Default 10, at most 1,000,000;
+	// negative is refused.
 	MaxConcurrent int `json:"max_concurrent"`
 	// MaxQueue is how many callers may wait for a permit. Default 0: nobody waits; at most 1,000,000; negative is the same
 	// as 0.

@@ -8,12 +8,18 @@ import (
 // ErrFull is what errors.Is finds in every rejection: all permits are taken and so is the queue, or QueueTimeout is over.
 var ErrFull = errors.New("bulkhead: full")
 
-// Error is a rejection: the operation did not run. One value serves all rejections under a Config, so rejecting allocates
+// Error is a rejection: the operation did not run. One value serves rejections of the same weight, so rejecting allocates
 // nothing. It answers errors.Is for [ErrFull] and is safe for concurrent use.
-type Error struct{ cfg Config }
+type Error struct {
+	cfg    Config
+	weight int
+}
 
 // Error names the bulkhead and its limits.
 func (e *Error) Error() string {
+	if e.Permanent() {
+		return fmt.Sprintf("bulkhead %q: the weight %d is not from 1 to the limit of %d", e.cfg.Name, e.weight, e.cfg.MaxConcurrent)
+	}
 	return fmt.Sprintf("bulkhead %q is full: %d calls run and %d may wait", e.cfg.Name, e.cfg.MaxConcurrent, max(0, e.cfg.MaxQueue))
 }
 
@@ -25,3 +31,6 @@ func (e *Error) Is(target error) bool { return target == ErrFull }
 
 // Rejected is true: the operation did not run.
 func (e *Error) Rejected() bool { return true }
+
+// Permanent reports whether the call can never be admitted, because its weight is greater than MaxConcurrent or less than 1.
+func (e *Error) Permanent() bool { return e.weight < 1 || e.weight > e.cfg.MaxConcurrent }

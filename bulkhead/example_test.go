@@ -38,6 +38,34 @@ func ExampleBulkhead_Acquire() {
 	// Output: <nil> 0
 }
 
+func ExampleBulkhead_AcquireN() {
+	b := bulkhead.New(bulkhead.Config{Name: "uploads", MaxConcurrent: 100}) // megabytes in memory
+	large, err := b.AcquireN(context.Background(), 80)
+	fmt.Println(err, b.Stats().Running)
+	_, err = b.AcquireN(context.Background(), 30)
+	fmt.Println(errors.Is(err, bulkhead.ErrFull))
+	large.Done(nil)
+	fmt.Println(b.Stats().Running)
+	// Output:
+	// <nil> 80
+	// true
+	// 0
+}
+
+func ExampleWrapBy() {
+	hosts := bulkhead.NewSet[string](bulkhead.SetConfig{Name: "hosts", Each: bulkhead.Config{MaxConcurrent: 1}})
+	fetch := bulkhead.WrapBy(hosts, func(host string) string { return host },
+		func(ctx context.Context, host string) (string, error) {
+			err := hosts.Get(host).Do(ctx, func(context.Context) error { return nil })
+			fmt.Println(err) // the one permit of this host is ours
+			return "page of " + host, hosts.Get("other.example").Do(ctx, func(context.Context) error { return nil })
+		})
+	fmt.Println(fetch(context.Background(), "slow.example"))
+	// Output:
+	// bulkhead "hosts[slow.example]" is full: 1 calls run and 0 may wait
+	// page of slow.example <nil>
+}
+
 func ExampleBulkhead_Reconfigure() {
 	b := bulkhead.New(bulkhead.Config{Name: "bank", MaxConcurrent: 4})
 	fmt.Println(b.Reconfigure(bulkhead.Config{Name: "bank", MaxConcurrent: 8}), b.Stats().Limit)
