@@ -1,7 +1,8 @@
 // Package timeout bounds how long one operation may take, by giving it a context with a deadline.
 //
 // It is cooperative: the operation must obey its context, as everything in net/http and database/sql does. A function that
-// ignores its context is not interrupted, and the caller waits for it; nothing keeps running behind the caller's back.
+// ignores its context is not interrupted, and the caller waits for it; nothing keeps running behind the caller's back. For
+// functions that cannot be made to obey there is [Abandon], to be asked for by name.
 //
 // # Guarantees
 //
@@ -11,6 +12,8 @@
 //   - A result that the operation returned in time is never turned into an error, even if the deadline passes while it returns.
 //   - Whether the operation took effect is in doubt after a timeout: the request may have arrived and only the reply be late.
 //   - The timer is released when the operation returns, panics or calls Goexit.
+//   - With [Abandon] the caller is back when the time is up, whatever the function does. What runs on is counted; a panic
+//     reaches the caller with the stack it came from, and never ends the process when the caller has gone.
 //
 // # Usage
 //
@@ -22,5 +25,6 @@
 //	charge := backstay.Wrap(bank.Charge, total, retrier, attempt)
 //
 // Timeouts as a stability pattern, and why they belong at every integration point, are described by Michael Nygard (Release
-// It!, 2007). The cost is that of context.WithDeadlineCause: about half a microsecond and a few allocations.
+// It!, 2007). The cost is that of context.WithDeadlineCause, about half a microsecond and a few allocations, where somebody waits
+// for the context; an operation that does not, such as one answered from memory, costs one allocation and no timer.
 package timeout

@@ -24,6 +24,22 @@ func Example() {
 	// Output: timeout "bank": no answer within 10ms: context deadline exceeded
 }
 
+func ExampleAbandon() {
+	to := timeout.New(timeout.Config{Name: "legacy printer", After: 10 * time.Millisecond})
+	hangs := make(chan struct{})
+	printLabel := timeout.Abandon(to, func(_ context.Context, order string) (string, error) {
+		<-hangs // a driver that knows nothing of contexts
+		return "label of " + order, nil
+	})
+	_, err := printLabel(context.Background(), "A-7")
+	fmt.Println(err)
+	fmt.Println("still running:", to.Stats().Abandoned)
+	close(hangs)
+	// Output:
+	// timeout "legacy printer": no answer within 10ms: context deadline exceeded
+	// still running: 1
+}
+
 func ExampleError() {
 	to := timeout.New(timeout.Config{Name: "bank", After: time.Millisecond})
 	err := to.Do(context.Background(), func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })

@@ -76,19 +76,39 @@ func (e *Error) Permanent() bool { return failure.Permanent(e.Err) }
 func (e *Error) RetryAfter() time.Duration { return failure.RetryAfter(e.Err) }
 
 // Timeout bounds the time of calls. Make it with [New]; the zero value is not usable. It is safe for concurrent use, starts
-// no goroutine and needs no closing.
+// no goroutine but those of [Abandon] and needs no closing.
 type Timeout struct {
-	ranOut   error // the cause of contexts that this Timeout ended, to tell them from those that others ended
-	cfg      atomic.Pointer[Config]
-	calls    atomic.Int64
-	timedOut atomic.Int64
+	ranOut      error // the cause of contexts that this Timeout ended, to tell them from those that others ended
+	onLatePanic func(*Panic)
+	base        time.Time
+	cfg         atomic.Pointer[Config]
+	calls       atomic.Int64
+	timedOut    atomic.Int64
+	abandoned   atomic.Int64
+	latePanics  atomic.Int64
+}
+
+// Option sets behaviour that is fixed at construction.
+type Option func(*Timeout)
+
+// OnLatePanic calls hook when a function panics after [Abandon] has given it up, on the goroutine of the function. The panic
+// goes no further, since nobody is left who could recover it; without a hook it is only counted. The hook must not panic; nil
+// panics.
+func OnLatePanic(hook func(*Panic)) Option {
+	if hook == nil {
+		panic("timeout: OnLatePanic: the function is nil")
+	}
+	return func(t *Timeout) { t.onLatePanic = hook }
 }
 
 // New returns a Timeout. It panics on a Config that Validate rejects.
-func New(cfg Config) *Timeout {
-	t := &Timeout{ranOut: &cause{}}
+func New(cfg Config, opts ...Option) *Timeout {
+	t := &Timeout{ranOut: &cause{}, base: time.Now()}
 	if err := t.Reconfigure(cfg); err != nil {
 		panic(err)
+	}
+	for _, opt := range opts {
+		opt(t)
 	}
 	return t
 }
@@ -100,9 +120,9 @@ func (t *Timeout) Do(ctx context.Context, op func(context.Context) error) error 
 	if cfg.After < 0 {
 		return op(ctx)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, cfg.After, t.ranOut)
-	defer cancel()
-	return t.judge(ctx, cfg, op(ctx))
+	limited := t.newContext(ctx, cfg.After)
+	defer limited.end()
+	return t.judge(limited, cfg, op(limited))
 }
 
 // Wrap returns fn bounded by t. The result is safe for concurrent use when fn is.
@@ -115,10 +135,10 @@ func Wrap[In, Out any](t *Timeout, fn func(context.Context, In) (Out, error)) fu
 		if cfg.After < 0 {
 			return fn(ctx, in)
 		}
-		ctx, cancel := context.WithTimeoutCause(ctx, cfg.After, t.ranOut)
-		defer cancel()
-		out, err := fn(ctx, in)
-		return out, t.judge(ctx, cfg, err)
+		limited := t.newContext(ctx, cfg.After)
+		defer limited.end()
+		out, err := fn(limited, in)
+		return out, t.judge(limited, cfg, err)
 	}
 }
 
@@ -158,15 +178,17 @@ func (t *Timeout) Reconfigure(cfg Config) error {
 // Config returns the Config in force, with defaults filled in.
 func (t *Timeout) Config() Config { return *t.cfg.Load() }
 
-// Stats is a snapshot, counted since New.
+// Stats is a snapshot. Calls, TimedOut and LatePanics count since New.
 type Stats struct {
-	Calls    int64
-	TimedOut int64
+	Calls      int64
+	TimedOut   int64
+	Abandoned  int64 // functions that nobody waits for any more and that run still
+	LatePanics int64 // functions that panicked when nobody waited for them any more
 }
 
 // Stats returns the numbers of now.
 func (t *Timeout) Stats() Stats {
-	return Stats{Calls: t.calls.Load(), TimedOut: t.timedOut.Load()}
+	return Stats{Calls: t.calls.Load(), TimedOut: t.timedOut.Load(), Abandoned: t.abandoned.Load(), LatePanics: t.latePanics.Load()}
 }
 
 // Describe returns the kind "timeout", the name and the Config, for consoles and telemetry.
@@ -179,6 +201,9 @@ func (t *Timeout) Describe() (kind, name string, config any) {
 func (t *Timeout) Metrics() iter.Seq2[string, float64] {
 	return func(yield func(string, float64) bool) {
 		s := t.Stats()
-		_ = yield("calls_total", float64(s.Calls)) && yield("timed_out_total", float64(s.TimedOut))
+		_ = yield("calls_total", float64(s.Calls)) &&
+			yield("timed_out_total", float64(s.TimedOut)) &&
+			yield("abandoned", float64(s.Abandoned)) &&
+			yield("late_panics_total", float64(s.LatePanics))
 	}
 }
