@@ -18,7 +18,7 @@ type Error struct {
 	Attempts int    // how often the operation ran
 	Err      error  // what it returned last
 	// Stop is what prevented a further attempt: the context's error, or context.DeadlineExceeded where the delay would have
-	// passed the deadline, or a rejection of a later attempt. nil when the attempts or the backoff were used up.
+	// passed the deadline, or [ErrBudget], or a rejection of a later attempt. nil when the attempts or the backoff were used up.
 	Stop error
 }
 

@@ -34,6 +34,19 @@ func ExamplePermanent() {
 	// Output: the order has no lines 0
 }
 
+func ExampleWithBudget() {
+	budget := retry.NewBudget(retry.BudgetConfig{Name: "bank", Burst: 2, MinPerSecond: -1})
+	cfg := retry.Config{MaxAttempts: 3, InitialInterval: -1}
+	charge := retry.New(cfg, retry.WithBudget(budget))
+	refund := retry.New(cfg, retry.WithBudget(budget))
+	down := func(context.Context) error { return errors.New("bank is down") }
+	fmt.Println(charge.Do(context.Background(), down))
+	fmt.Println(refund.Do(context.Background(), down))
+	// Output:
+	// retry "retry": gave up after attempt 3: bank is down
+	// retry "retry": stopped after attempt 1 (retry: the budget is spent): bank is down
+}
+
 func ExampleWithBackOff() {
 	r := retry.New(retry.Config{Name: "bank", MaxAttempts: -1}, retry.WithBackOff(func() backoff.BackOff {
 		return backoff.WithMaxRetries(backoff.NewConstantBackOff(time.Millisecond), 2)

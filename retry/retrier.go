@@ -16,8 +16,9 @@ import (
 // goroutine and needs no closing.
 type Retrier struct {
 	cfg       atomic.Pointer[Config]
-	retryable func(error) bool
+	retryable func(error) bool // nil: Retryable
 	backOff   func() backoff.BackOff
+	budget    *Budget
 	onRetry   func(Event)
 	onGiveUp  func(Event)
 
@@ -58,6 +59,15 @@ func WithBackOff(factory func() backoff.BackOff) Option {
 	return func(r *Retrier) { r.backOff = factory }
 }
 
+// WithBudget lets r repeat only what budget pays for. One Budget may serve any number of retriers, so that together they stay
+// within it. nil panics.
+func WithBudget(budget *Budget) Option {
+	if budget == nil {
+		panic("retry: WithBudget: the budget is nil")
+	}
+	return func(r *Retrier) { r.budget = budget }
+}
+
 // OnRetry calls hook before each delay, on the caller's goroutine. nil panics.
 func OnRetry(hook func(Event)) Option {
 	if hook == nil {
@@ -76,7 +86,7 @@ func OnGiveUp(hook func(Event)) Option {
 
 // New returns a Retrier. It panics on a Config that Validate rejects: call Validate first on input from outside.
 func New(cfg Config, opts ...Option) *Retrier {
-	r := &Retrier{retryable: Retryable}
+	r := &Retrier{}
 	if err := r.Reconfigure(cfg); err != nil {
 		panic(err)
 	}
@@ -99,12 +109,13 @@ func (r *Retrier) Do(ctx context.Context, op func(context.Context) error) error 
 	}
 	err := op(ctx)
 	if err == nil {
+		r.budget.deposit()
 		return nil
 	}
 	s := sequence{r: r, cfg: r.cfg.Load()}
 	for s.again(ctx, err) {
 		if err = op(s.attemptContext(ctx)); err == nil {
-			r.recovered.Add(1)
+			s.recovered()
 			return nil
 		}
 	}
@@ -124,12 +135,13 @@ func Wrap[In, Out any](r *Retrier, fn func(context.Context, In) (Out, error)) fu
 		}
 		out, err := fn(ctx, in)
 		if err == nil {
+			r.budget.deposit()
 			return out, nil
 		}
 		s := sequence{r: r, cfg: r.cfg.Load()}
 		for s.again(ctx, err) {
 			if out, err = fn(s.attemptContext(ctx), in); err == nil {
-				r.recovered.Add(1)
+				s.recovered()
 				return out, nil
 			}
 		}
@@ -153,6 +165,7 @@ type sequence struct {
 	attempts int   // that were made, the rejected ones included
 	ran      int   // of these, how often the operation ran
 	last     error // of the last attempt that ran, or the rejection if none did
+	made     *[2]attemptContext
 	stop     error
 	gaveUp   bool
 }
@@ -167,7 +180,7 @@ func (s *sequence) again(ctx context.Context, err error) bool {
 	if !rejected || s.ran == 0 {
 		s.last = err
 	}
-	if !s.worthRepeating(ctx, err) {
+	if !s.worthRepeating(ctx, err, rejected) {
 		s.stop = rejection(rejected && s.ran > 0, err)
 		s.gaveUp = s.stop != nil
 		return false
@@ -192,12 +205,17 @@ func rejection(later bool, err error) error {
 	return nil
 }
 
-func (s *sequence) worthRepeating(ctx context.Context, err error) bool {
+func (s *sequence) worthRepeating(ctx context.Context, err error, rejected bool) bool {
 	if ctx.Err() == context.Canceled && errors.Is(err, context.Canceled) {
 		return false
 	}
-	var permanent *backoff.PermanentError
-	return !errors.As(err, &permanent) && s.r.retryable(err)
+	if _, permanent := errors.AsType[*backoff.PermanentError](err); permanent {
+		return false
+	}
+	if s.r.retryable != nil {
+		return s.r.retryable(err)
+	}
+	return !rejected && !failure.Permanent(err)
 }
 
 // next is the delay before the next attempt, if there is to be one.
@@ -227,20 +245,30 @@ func (s *sequence) sleep(ctx context.Context, delay time.Duration, err error) er
 	if deadline, ok := ctx.Deadline(); ok && delay > 0 && time.Until(deadline) <= delay {
 		return context.DeadlineExceeded
 	}
+	if !s.r.budget.withdraw() {
+		return ErrBudget
+	}
 	if s.r.onRetry != nil {
 		s.r.onRetry(Event{Name: s.cfg.Name, Attempt: s.attempts, Delay: delay, Err: err})
 	}
-	if delay <= 0 {
-		return ctx.Err()
+	if delay > 0 {
+		timer := time.NewTimer(delay)
+		defer timer.Stop()
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		}
 	}
-	timer := time.NewTimer(delay)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return ctx.Err()
+	if ctx.Err() != nil {
+		s.r.budget.giveBack()
 	}
+	return ctx.Err()
+}
+
+// recovered counts a call that succeeded after a retry.
+func (s *sequence) recovered() {
+	s.r.recovered.Add(1)
+	s.r.budget.deposit()
 }
 
 // end is the error of a call whose last attempt returned err.
@@ -258,8 +286,30 @@ func (s *sequence) end(err error) error {
 
 type attemptKey struct{}
 
+// attemptContext is context.WithValue for a value of one kind, at half the cost.
+type attemptContext struct {
+	context.Context
+	attempt int
+}
+
+func (c *attemptContext) Value(key any) any {
+	if key == (attemptKey{}) {
+		return c.attempt
+	}
+	return c.Context.Value(key)
+}
+
+// attemptContext makes the contexts of two attempts at once, since most calls that fail make up to three.
 func (s *sequence) attemptContext(ctx context.Context) context.Context {
-	return context.WithValue(ctx, attemptKey{}, s.attempts+1)
+	if s.made == nil {
+		s.made = &[2]attemptContext{}
+	}
+	c := &s.made[0]
+	if s.attempts%2 == 0 {
+		c, s.made = &s.made[1], nil
+	}
+	c.Context, c.attempt = ctx, s.attempts+1
+	return c
 }
 
 // Attempt is the number of the attempt that runs with ctx: 1 for the first, and where no retrier is at work. With several
