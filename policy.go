@@ -1,6 +1,9 @@
 package backstay
 
-import "context"
+import (
+	"context"
+	"slices"
+)
 
 // Policy decides whether, when and how often an operation runs. The control types of this module have this method, and so may
 // anything else.
@@ -26,6 +29,9 @@ type chain struct {
 type operation = func(context.Context) error
 
 func runOperation(ctx context.Context, op operation) error { return op(ctx) }
+
+// Policies lists what the chain is made of, for packages that compose policies round something else than a function.
+func (c *chain) Policies() []Policy { return slices.Clone(c.policies) }
 
 // Do runs op through the policies.
 func (c *chain) Do(ctx context.Context, op func(context.Context) error) error { return c.run(ctx, op) }
