@@ -8,6 +8,7 @@ import (
 
 	"github.com/backstay-go/backstay/breaker"
 	"github.com/backstay-go/backstay/bulkhead"
+	"github.com/backstay-go/backstay/ratelimit"
 	"github.com/backstay-go/backstay/retry"
 	"github.com/backstay-go/backstay/timeout"
 )
@@ -36,6 +37,8 @@ func wrapOne[In, Out any](fn Func[In, Out], policy Policy, index int) Func[In, O
 		return bulkhead.Wrap(p, fn)
 	case *timeout.Timeout:
 		return timeout.Wrap(p, fn)
+	case *ratelimit.Limiter:
+		return ratelimit.Wrap(p, fn)
 	case *chain:
 		return Wrap(fn, p.policies...)
 	default:

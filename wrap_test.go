@@ -15,6 +15,7 @@ import (
 	"github.com/backstay-go/backstay/breaker"
 	"github.com/backstay-go/backstay/bulkhead"
 	"github.com/backstay-go/backstay/policytest"
+	"github.com/backstay-go/backstay/ratelimit"
 	"github.com/backstay-go/backstay/retry"
 	"github.com/backstay-go/backstay/timeout"
 )
@@ -144,6 +145,7 @@ func builtins() []backstay.Policy {
 	return []backstay.Policy{
 		retry.New(retry.Config{}),
 		breaker.New(breaker.Config{}),
+		ratelimit.New(ratelimit.Config{Rate: 1e9}),
 		bulkhead.New(bulkhead.Config{MaxQueue: 8}),
 	}
 }
@@ -165,11 +167,12 @@ func TestASuccessfulCallAllocatesNothing(t *testing.T) {
 
 func TestEachBuiltInAndTheirChainKeepTheContract(t *testing.T) {
 	smallest := map[string]func() backstay.Policy{
-		"retry":    func() backstay.Policy { return retry.New(retry.Config{InitialInterval: time.Microsecond}) },
-		"breaker":  func() backstay.Policy { return breaker.New(breaker.Config{}) },
-		"bulkhead": func() backstay.Policy { return bulkhead.New(bulkhead.Config{MaxConcurrent: 1, MaxQueue: 100}) },
-		"timeout":  func() backstay.Policy { return timeout.New(timeout.Config{After: time.Minute}) },
-		"empty":    func() backstay.Policy { return backstay.Chain() },
+		"retry":     func() backstay.Policy { return retry.New(retry.Config{InitialInterval: time.Microsecond}) },
+		"breaker":   func() backstay.Policy { return breaker.New(breaker.Config{}) },
+		"bulkhead":  func() backstay.Policy { return bulkhead.New(bulkhead.Config{MaxConcurrent: 1, MaxQueue: 100}) },
+		"ratelimit": func() backstay.Policy { return ratelimit.New(ratelimit.Config{Rate: 1e6, MaxWait: -1}) },
+		"timeout":   func() backstay.Policy { return timeout.New(timeout.Config{After: time.Minute}) },
+		"empty":     func() backstay.Policy { return backstay.Chain() },
 		"chain": func() backstay.Policy {
 			return backstay.Chain(retry.New(retry.Config{InitialInterval: time.Microsecond}),
 				breaker.New(breaker.Config{}), bulkhead.New(bulkhead.Config{MaxConcurrent: 1, MaxQueue: 100}))
