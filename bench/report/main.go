@@ -1,108 +1,103 @@
-// Report runs the benchmarks and prints a table for each area, every figure beside its ratio to the floor of the same run.
+// Report runs the benchmarks and prints a table for each area: every figure beside its ratio to the floor of the same run, then
+// what was to be reached, and for resilience which library passes which behavioural case, each in a child process.
 //
-//	go run ./bench/report [-area AREA] [-rounds N] [-json FILE]
+//	go run ./bench/report [-area AREA] [-rounds N] [-cases=false] [-json FILE] [-markdown FILE]
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"runtime"
 	"slices"
 	"testing"
-	"text/tabwriter"
 	"time"
 
 	"github.com/backstay-go/backstay/bench"
+	"github.com/backstay-go/backstay/bench/cases"
 )
 
-// row is one line of the report, and one object in the JSON array.
-type row struct {
-	Area         string  `json:"area"`
-	Case         string  `json:"case"`
-	Subject      string  `json:"subject"`
-	NsOp         float64 `json:"ns_op"`
-	AllocsOp     int64   `json:"allocs_op"`
-	Floor        float64 `json:"floor"`
-	RatioToFloor float64 `json:"ratio_to_floor"`
+// report is everything that one run found.
+type report struct {
+	Head    string
+	Rows    []row
+	Reached []reached
+	Cells   []cases.Result
+}
+
+type options struct {
+	area               string
+	rounds             int
+	cases              bool
+	jsonFile, markdown string
 }
 
 func main() {
 	testing.Init()
-	area := flag.String("area", "", "run this area only")
-	rounds := flag.Int("rounds", 5, "rounds, of which the median counts")
-	file := flag.String("json", "", "also write the rows as JSON to this file")
+	var o options
+	flag.StringVar(&o.area, "area", "", "run this area only")
+	flag.IntVar(&o.rounds, "rounds", 5, "rounds, of which the median counts; 0: no benchmarks")
+	flag.BoolVar(&o.cases, "cases", true, "put the libraries through the behavioural cases; needs a C compiler for the race detector")
+	flag.StringVar(&o.jsonFile, "json", "", "also write the rows as JSON to this file")
+	flag.StringVar(&o.markdown, "markdown", "", "also write the tables as Markdown to this file")
 	flag.Parse()
-	if flag.NArg() > 0 || *rounds < 1 {
-		fmt.Fprintln(os.Stderr, "report: there are no arguments, and -rounds is at least 1; see -help")
+	if flag.NArg() > 0 || o.rounds < 0 {
+		fmt.Fprintln(os.Stderr, "report: there are no arguments, and -rounds is at least 0; see -help")
 		os.Exit(2)
 	}
-	// A quarter of a second a case is enough for operations this short, and keeps the report under a minute an area.
-	if err := flag.Set("test.benchtime", "250ms"); err != nil {
-		fmt.Fprintln(os.Stderr, "report:", err)
-		os.Exit(1)
-	}
-	if err := run(os.Stdout, *area, *rounds, *file); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	err := run(ctx, os.Stdout, o)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "report:", err)
 		os.Exit(1)
 	}
 }
 
-func run(out io.Writer, area string, rounds int, file string) error {
-	cases := slices.DeleteFunc(bench.Cases(), func(c bench.Case) bool { return area != "" && c.Area != area })
-	if len(cases) == 0 {
-		return fmt.Errorf("there is no area %q", area)
+func run(ctx context.Context, out io.Writer, o options) error {
+	all := slices.DeleteFunc(bench.Cases(), func(c bench.Case) bool { return o.area != "" && c.Area != o.area })
+	if len(all) == 0 {
+		return fmt.Errorf("there is no area %q", o.area)
 	}
-	rows := measure(cases, rounds)
-	fmt.Fprintf(out, "%s, %d cores, %s, median of %d rounds\n\n", runtime.Version(), runtime.GOMAXPROCS(0), time.Now().Format(time.DateOnly), rounds)
-	if err := table(out, rows); err != nil {
+	// A tenth of a second a case is enough for operations this short: the rounds even out what disturbs one of them.
+	if err := flag.Set("test.benchtime", "100ms"); err != nil {
 		return err
 	}
-	if file == "" {
+	r := report{Head: fmt.Sprintf("%s, %d cores, %s, median of %d rounds", runtime.Version(), runtime.GOMAXPROCS(0), time.Now().Format(time.DateOnly), o.rounds)}
+	if o.rounds > 0 {
+		r.Rows = measure(all, o.rounds)
+		r.Reached = compare(r.Rows)
+	}
+	if o.cases && (o.area == "" || o.area == bench.Resilience) {
+		binary, cleanup, err := cases.Build(ctx)
+		if err != nil {
+			return err
+		}
+		defer cleanup()
+		r.Cells = cases.Run(ctx, binary)
+	}
+	if err := r.print(out); err != nil {
+		return err
+	}
+	return r.write(o)
+}
+
+func (r *report) write(o options) error {
+	if o.jsonFile != "" {
+		data, err := json.MarshalIndent(r.Rows, "", "  ")
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(o.jsonFile, append(data, '\n'), 0o644); err != nil {
+			return err
+		}
+	}
+	if o.markdown == "" {
 		return nil
 	}
-	data, err := json.MarshalIndent(rows, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(file, append(data, '\n'), 0o600)
-}
-
-// measure goes through all cases in each round, so that a disturbance of the machine touches floors and subjects alike.
-func measure(cases []bench.Case, rounds int) []row {
-	times := make([][]float64, len(cases))
-	allocs := make([]int64, len(cases))
-	for range rounds {
-		for i, c := range cases {
-			result := testing.Benchmark(c.Run)
-			times[i] = append(times[i], float64(result.T.Nanoseconds())/float64(result.N))
-			allocs[i] = result.AllocsPerOp()
-		}
-	}
-	rows := make([]row, len(cases))
-	var floor float64
-	for i, c := range cases {
-		slices.Sort(times[i])
-		median := times[i][len(times[i])/2]
-		if c.Subject == bench.Floor {
-			floor = median
-		}
-		rows[i] = row{Area: c.Area, Case: c.Name, Subject: c.Subject, NsOp: median, AllocsOp: allocs[i], Floor: floor, RatioToFloor: median / floor}
-	}
-	return rows
-}
-
-func table(out io.Writer, rows []row) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	last := ""
-	for _, r := range rows {
-		if r.Case != last {
-			fmt.Fprintf(w, "%s: %s\tns/op\tallocs\tx floor\n", r.Area, r.Case)
-			last = r.Case
-		}
-		fmt.Fprintf(w, "  %s\t%.1f\t%d\t%.1f\n", r.Subject, r.NsOp, r.AllocsOp, r.RatioToFloor)
-	}
-	return w.Flush()
+	return os.WriteFile(o.markdown, []byte(r.asMarkdown()), 0o644)
 }
