@@ -10,7 +10,7 @@ import (
 
 // Config is the data of a Retrier: plain, comparable, JSON in snake_case with durations as "250ms". The zero Config is valid
 // and means the defaults. Hold it as a named field, never embed it, since its JSON methods would be promoted. Every field
-// may be changed while running by [Retrier.Reconfigure], for calls that begin afterwards.
+// may be changed while running by [Retrier.Reconfigure], for calls that fail for the first time afterwards.
 type Config struct {
 	// Name appears in errors, events and metrics. Default "retry".
 	Name string `json:"name"`
