@@ -4,11 +4,8 @@ go 1.26.0
 
 replace github.com/backstay-go/backstay => ../..
 
-// For the workspace only: another module's graph has a genproto from before googleapis/rpc became a module of its own.
-replace google.golang.org/genproto => google.golang.org/genproto v0.0.0-20260817212433-ac3dfec99bb1
-
 require (
-	github.com/backstay-go/backstay v0.0.0-00010101000000-000000000000
+	github.com/backstay-go/backstay v0.0.0
 	github.com/stretchr/testify v1.12.1
 	go.uber.org/goleak v1.3.0
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20260817212433-ac3dfec99bb1
