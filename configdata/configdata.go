@@ -1,4 +1,5 @@
-// Package configdata gives every Config of the library one JSON form and one way to report faults.
+// Package configdata gives every Config of the library one JSON form and one way to report faults. It is for those who write a
+// driver, a store or a policy whose Config is to be like the others; a service needs none of it.
 //
 // The JSON form is an object in snake_case. A duration is a string such as "250ms"; a number or duration that is
 // negative, which switches the field off, is written "off". Zero fields are left out, since zero means the
