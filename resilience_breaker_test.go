@@ -2,7 +2,7 @@ package backstay_test
 
 import (
 	"context"
-	"errors"
+	"math/rand/v2"
 	"runtime"
 	"sync"
 	"testing"
@@ -259,28 +259,53 @@ func TestT11_AHungProbeDoesNotBlockRecovery(t *testing.T) {
 	})
 }
 
-// TestT12_TheDataOfATransitionIsRaceFree relies on the race detector: every event is read on another goroutine while late results
-// come in and the breaker goes on.
+// TestT12_TheDataOfATransitionIsRaceFree relies on the race detector: the hook, which is called by one goroutine at a time, notes
+// every event without a lock, and others read it at once, while calls and late results come in and the Config changes.
 func TestT12_TheDataOfATransitionIsRaceFree(t *testing.T) {
 	for _, window := range []time.Duration{0, slidingWindow} {
 		synctest.Test(t, func(t *testing.T) {
-			var readers sync.WaitGroup
-			events := make(chan breaker.Transition, 1000)
+			var seen []breaker.Transition
+			var readers, callers sync.WaitGroup
 			cfg := consecutive(breaker.Config{Probes: 1, WindowTime: window, MaxOpenDelay: -1})
 			b := breaker.New(cfg, breaker.OnStateChange(func(e breaker.Transition) {
-				readers.Go(func() { events <- e })
+				seen = append(seen, e)
+				readers.Go(func() {
+					if e.Name != "breaker" && e.Name != "renamed" || e.From == e.To || e.At.IsZero() {
+						t.Errorf("%+v", e)
+					}
+				})
+				time.Sleep(2 * time.Second) // meanwhile others change the state, and their events have to wait
 			}))
-			for range 50 {
-				late := []*flight{launch(t, b), launch(t, b)}
-				_ = b.Do(t.Context(), breakIt)
-				for _, f := range late {
-					readers.Go(func() { f.finish(errors.New("late")) })
-				}
-				time.Sleep(time.Second)
-				require.NoError(t, b.Do(t.Context(), succeed))
+			for caller := range uint64(8) {
+				random := rand.New(rand.NewPCG(caller, 1))
+				callers.Go(func() {
+					for range 200 {
+						_ = b.Do(context.Background(), func(context.Context) error {
+							time.Sleep(time.Duration(random.IntN(20)) * 100 * time.Millisecond)
+							if random.IntN(3) == 0 {
+								return errBroken
+							}
+							return nil
+						})
+						time.Sleep(time.Duration(random.IntN(5)) * 100 * time.Millisecond)
+					}
+				})
 			}
+			callers.Go(func() {
+				for i := range 100 {
+					renamed := cfg
+					renamed.Name = []string{"breaker", "renamed"}[i%2]
+					require.NoError(t, b.Reconfigure(renamed))
+					time.Sleep(time.Second)
+				}
+			})
+			callers.Wait()
 			readers.Wait()
-			require.Len(t, events, 150)
+			require.Greater(t, len(seen), 50)
+			for i, e := range seen[1:] {
+				require.Equal(t, seen[i].To, e.From, "events come in order")
+				require.False(t, e.At.Before(seen[i].At))
+			}
 		})
 	}
 }

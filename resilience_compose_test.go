@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -75,76 +76,112 @@ func TestARejectionWrappedByApplicationCodeIsAFailureOfThatOperation(t *testing.
 	})
 }
 
+// TestReconfiguringUnderLoadLosesNoPermit changes every Config while callers hold permits, wait in both queues and repeat what
+// fails once. The largest limit that there ever is bounds what runs at once, and the timeout tells of a caller that is forgotten.
 func TestReconfiguringUnderLoadLosesNoPermit(t *testing.T) {
-	b := breaker.New(breaker.Config{})
-	slots := bulkhead.New(bulkhead.Config{MaxConcurrent: 4, MaxQueue: 100})
-	l := ratelimit.New(ratelimit.Config{Rate: 1e6, Burst: 1e6, MaxWait: -1})
-	r, limit := fixed(3, time.Microsecond), timeout.New(timeout.Config{After: time.Minute})
-	fn := backstay.Wrap(double, limit, r, b, l, slots)
-	stop := make(chan struct{})
-	var changing sync.WaitGroup
-	changing.Go(func() {
-		for i := 1; ; i++ {
-			select {
-			case <-stop:
-				return
-			default:
+	const most = 8
+	synctest.Test(t, func(t *testing.T) {
+		b := breaker.New(breaker.Config{FailureRatio: 0.9})
+		slots := bulkhead.New(bulkhead.Config{MaxConcurrent: 4, MaxQueue: 100})
+		l := ratelimit.New(ratelimit.Config{Rate: 4000, Burst: 4, MaxWait: -1})
+		r := retry.New(retry.Config{MaxAttempts: 3, InitialInterval: -1})
+		limit := timeout.New(timeout.Config{After: time.Minute})
+		var running, tooMany atomic.Int64
+		fn := backstay.Wrap(func(ctx context.Context, n int) (int, error) {
+			if running.Add(1) > most {
+				tooMany.Add(1)
 			}
-			require.NoError(t, b.Reconfigure(breaker.Config{Window: 100 + i%2, Probes: 1 + i%3}))
-			require.NoError(t, slots.Reconfigure(bulkhead.Config{MaxConcurrent: 1 + i%8, MaxQueue: 100}))
-			require.NoError(t, l.Reconfigure(ratelimit.Config{Rate: 1e6 + float64(i%7), Burst: 1e6, MaxWait: -1}))
-			require.NoError(t, r.Reconfigure(retry.Config{MaxAttempts: 1 + i%3}))
-			require.NoError(t, limit.Reconfigure(timeout.Config{After: time.Duration(1+i%2) * time.Minute}))
-		}
-	})
-	var callers errgroup.Group
-	for range 16 {
-		callers.Go(func() error {
-			for i := range 2000 {
-				if out, err := fn(t.Context(), i); err != nil || out != 2*i {
-					return fmt.Errorf("call %d: %d, %w", i, out, err)
+			defer running.Add(-1)
+			time.Sleep(time.Millisecond)
+			if n%10 == 0 && retry.Attempt(ctx) == 1 {
+				return 0, errBroken
+			}
+			return double(ctx, n)
+		}, limit, r, b, l, slots)
+		stop := make(chan struct{})
+		var changing sync.WaitGroup
+		changing.Go(func() {
+			for i := 1; ; i++ {
+				select {
+				case <-stop:
+					return
+				case <-time.After(time.Millisecond):
 				}
+				require.NoError(t, b.Reconfigure(breaker.Config{FailureRatio: 0.9, Window: 100 + i%2, Probes: 1 + i%3}))
+				require.NoError(t, slots.Reconfigure(bulkhead.Config{MaxConcurrent: 1 + i%most, MaxQueue: 100}))
+				require.NoError(t, l.Reconfigure(ratelimit.Config{Rate: 4000 + float64(i%7), Burst: 4 + i%3, MaxWait: -1}))
+				require.NoError(t, r.Reconfigure(retry.Config{MaxAttempts: 2 + i%2, InitialInterval: -1}))
+				require.NoError(t, limit.Reconfigure(timeout.Config{After: time.Duration(1+i%2) * time.Minute}))
 			}
-			return nil
 		})
-	}
-	require.NoError(t, callers.Wait())
-	close(stop)
-	changing.Wait()
-	require.Zero(t, slots.Stats().Running)
-	require.Zero(t, slots.Stats().Waiting)
-	require.Equal(t, breaker.Closed, b.State())
+		var callers errgroup.Group
+		for caller := range 16 {
+			callers.Go(func() error {
+				for i := range 500 {
+					n := caller + i
+					if out, err := fn(t.Context(), n); err != nil || out != 2*n {
+						return fmt.Errorf("call %d: %d, %w", n, out, err)
+					}
+				}
+				return nil
+			})
+		}
+		err := callers.Wait()
+		close(stop)
+		changing.Wait()
+		require.NoError(t, err)
+		require.Zero(t, tooMany.Load(), "calls that ran beside as many others as ever may")
+		require.Zero(t, slots.Stats().Running)
+		require.Zero(t, slots.Stats().Waiting)
+		require.Zero(t, l.Stats().Waiting)
+		require.Equal(t, breaker.Closed, b.State())
+		require.EqualValues(t, 800, r.Stats().Retries)
+		require.Positive(t, slots.Stats().Queued, "nobody waited: this run shows nothing")
+		require.Positive(t, l.Stats().Queued, "nobody waited: this run shows nothing")
+	})
 }
 
-// smallest are policies that have one of what they can lose, so that a leak shows at once.
-func smallest() map[string]backstay.Policy {
-	return map[string]backstay.Policy{
+// TestPanicsAndGoexitReleaseEverythingAndKeepTheirStack has policies that have one of what they can lose, so that a leak shows at
+// once.
+func TestPanicsAndGoexitReleaseEverythingAndKeepTheirStack(t *testing.T) {
+	alone, inChain := breaker.New(breaker.Config{}), breaker.New(breaker.Config{})
+	counting := map[string]*breaker.Breaker{"breaker": alone, "chain": inChain}
+	for name, policy := range map[string]backstay.Policy{
 		"retry":      fixed(2, time.Millisecond),
-		"breaker":    breaker.New(breaker.Config{}),
+		"breaker":    alone,
 		"bulkhead":   bulkhead.New(bulkhead.Config{MaxConcurrent: 1}),
 		"rate limit": ratelimit.New(ratelimit.Config{}),
-		"timeout":    timeout.New(timeout.Config{}),
-		"chain": backstay.Chain(timeout.New(timeout.Config{}), fixed(2, time.Millisecond), breaker.New(breaker.Config{}),
-			ratelimit.New(ratelimit.Config{}), bulkhead.New(bulkhead.Config{MaxConcurrent: 1}), timeout.New(timeout.Config{})),
-	}
-}
-
-func TestPanicsAndGoexitReleaseEverythingAndKeepTheirStack(t *testing.T) {
-	for name, policy := range smallest() {
+		"timeout":    timeout.New(timeout.Config{After: time.Hour}),
+		"chain": backstay.Chain(timeout.New(timeout.Config{After: time.Hour}), fixed(2, time.Millisecond), inChain,
+			ratelimit.New(ratelimit.Config{}), bulkhead.New(bulkhead.Config{MaxConcurrent: 1}), timeout.New(timeout.Config{After: time.Hour})),
+	} {
 		t.Run(name, func(t *testing.T) {
-			fn := backstay.Wrap(deepPanic, policy)
+			callers := t.Context()
+			var given context.Context
+			released := func() {
+				t.Helper()
+				require.NotNil(t, given, "it ran")
+				require.True(t, given == callers || given.Err() != nil, "the context made for the operation has ended")
+				given = nil
+			}
+			fn := backstay.Wrap(func(ctx context.Context, n int) (int, error) { given = ctx; return deepPanic(ctx, n) }, policy)
 			for range 3 {
-				value, stack := recovered(func() { _, _ = fn(t.Context(), 1) })
+				value, stack := recovered(func() { _, _ = fn(callers, 1) })
 				require.Equal(t, "operation", value)
 				require.Contains(t, stack, "deepPanic", "the panic went on up without being recovered on the way")
+				released()
 
 				var caller sync.WaitGroup
 				caller.Go(func() {
-					_ = policy.Do(context.Background(), func(context.Context) error { runtime.Goexit(); return nil })
+					_ = policy.Do(callers, func(ctx context.Context) error { given = ctx; runtime.Goexit(); return nil })
 				})
 				caller.Wait()
+				released()
 			}
-			require.NoError(t, policy.Do(t.Context(), succeed), "nothing was lost")
+			require.NoError(t, policy.Do(callers, succeed), "nothing was lost")
+			if b := counting[name]; b != nil {
+				require.EqualValues(t, 6, b.Stats().Failures, "each of them is a failure")
+			}
 		})
 	}
 }

@@ -1,7 +1,6 @@
 package bulkhead
 
 import (
-	"container/ring"
 	"context"
 	"iter"
 	"sync"
@@ -20,7 +19,7 @@ type Bulkhead struct {
 	left     atomic.Int64 // waiting callers whose context ended
 
 	mu    sync.Mutex // held to change the queue, never across a wait
-	queue ring.Ring  // the places of waiters behind this one
+	queue waiter     // the place before the first and after the last
 }
 
 // limits is what changes together on Reconfigure.
@@ -53,12 +52,14 @@ func New(cfg Config) *Bulkhead {
 		panic(err)
 	}
 	b := &Bulkhead{}
+	b.queue.next, b.queue.prev = &b.queue, &b.queue
 	b.limits.Store(newLimits(cfg))
 	return b
 }
 
 // Do runs op when there is a permit, waiting for one if the Config allows. It returns op's error as it is, a *[Error] when
-// the bulkhead is full, or the context's error; in both of the latter cases op did not run.
+// the bulkhead is full or ctx ends in the queue, or the error of a ctx that is done already; in the latter cases op did not
+// run.
 func (b *Bulkhead) Do(ctx context.Context, op func(context.Context) error) error {
 	p, err := b.Acquire(ctx)
 	if err != nil {
@@ -87,8 +88,8 @@ func run[In, Out any](ctx context.Context, b *Bulkhead, fn func(context.Context,
 }
 
 // Acquire is the two-step form for streams, handlers and proxies: it returns a permit that the holder gives back with Done or
-// a deferred Abort, or a *[Error], or the context's error. It blocks while the call waits in the queue, until a permit is
-// free, ctx is done or QueueTimeout is over.
+// a deferred Abort, or a *[Error], or the error of a ctx that is done already. It blocks while the call waits in the queue,
+// until a permit is free, ctx is done or QueueTimeout is over.
 func (b *Bulkhead) Acquire(ctx context.Context) (Permit, error) { return b.AcquireN(ctx, 1) }
 
 // AcquireN is [Bulkhead.Acquire] for a call that weighs n: it takes the place of n calls, and gives it back at once. Those

@@ -104,23 +104,146 @@ func TestAPermitHandedToALeaverGoesToTheNext(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := bulkhead.New(bulkhead.Config{MaxConcurrent: 1, MaxQueue: 2})
-				p := acquire(t, b)
-				ctx, cancel := context.WithCancel(t.Context())
-				leaver, next := make(chan error, 1), make(chan error, 1)
-				go func() { _, err := b.Acquire(ctx); leaver <- err }()
-				synctest.Wait()
-				go func() {
-					next <- b.Do(context.Background(), func(context.Context) error { return nil })
-				}()
-				synctest.Wait()
-				coincide(cancel, p) // before the leaver runs again
-				require.ErrorIs(t, <-leaver, context.Canceled)
-				require.NoError(t, <-next)
-				require.Zero(t, b.Stats().Running)
+				for range 1000 { // the leaver may run in the middle of coincide, and use the permit
+					if err := leaveInQueue(t, coincide); err != nil {
+						require.ErrorIs(t, err, context.Canceled)
+						return
+					}
+				}
+				t.Fatal("the leaver always had the permit before its context ended")
 			})
 		})
 	}
+}
+
+// leaveInQueue has a caller's context end at the moment when a permit is free for it, and returns what the caller was told.
+func leaveInQueue(t *testing.T, coincide func(cancel func(), p *bulkhead.Permit)) error {
+	b := bulkhead.New(bulkhead.Config{MaxConcurrent: 1, MaxQueue: 2})
+	p := acquire(t, b)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	nothing := func(context.Context) error { return nil }
+	leaver, next := make(chan error, 1), make(chan error, 1)
+	go func() { leaver <- b.Do(ctx, nothing) }()
+	synctest.Wait()
+	go func() { next <- b.Do(context.Background(), nothing) }()
+	synctest.Wait()
+	coincide(cancel, p)
+	err := <-leaver
+	require.NoError(t, <-next)
+	require.Zero(t, b.Stats().Running)
+	return err
+}
+
+// patiences are contexts that end in a second, each with its own error.
+var patiences = map[error]func(context.Context) (context.Context, context.CancelFunc){
+	context.DeadlineExceeded: func(ctx context.Context) (context.Context, context.CancelFunc) {
+		return context.WithTimeout(ctx, time.Second)
+	},
+	context.Canceled: func(ctx context.Context) (context.Context, context.CancelFunc) {
+		ctx, cancel := context.WithCancel(ctx)
+		time.AfterFunc(time.Second, cancel)
+		return ctx, cancel
+	},
+}
+
+// To the caller it is the same whether its own time or QueueTimeout was over first: nothing ran.
+func TestACallerWhoseTimeEndsInTheQueueWasRejected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := bulkhead.New(bulkhead.Config{Name: "bank", MaxConcurrent: 3, MaxQueue: 2})
+		for range 3 {
+			defer acquire(t, b).Abort()
+		}
+		for ended, patience := range patiences {
+			ctx, cancel := patience(t.Context())
+			defer cancel()
+			_, err := b.Acquire(ctx)
+			require.ErrorIs(t, err, ended)
+			require.ErrorIs(t, err, bulkhead.ErrFull)
+			rejection, ok := err.(*bulkhead.Error)
+			require.True(t, ok)
+			require.True(t, rejection.Rejected())
+			require.False(t, rejection.Permanent())
+			require.EqualError(t, err,
+				`bulkhead "bank" is full: none of its 3 permits came free in time for a caller that waited: `+ended.Error())
+
+			_, err = b.Acquire(ctx)
+			require.Equal(t, ended, err, "done already: it is not the bulkhead that refuses")
+		}
+		require.Equal(t, bulkhead.Stats{Running: 3, Limit: 3, Left: 2}, b.Stats())
+		_, err := bulkhead.New(bulkhead.Config{MaxConcurrent: 1}).AcquireN(t.Context(), 2)
+		require.NotErrorIs(t, err, context.DeadlineExceeded)
+	})
+}
+
+func TestAFullQueueRejectsWithoutAllocating(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := bulkhead.New(bulkhead.Config{MaxConcurrent: 1, MaxQueue: 1})
+		p := acquire(t, b)
+		go func() { _ = b.Do(context.Background(), func(context.Context) error { return nil }) }()
+		synctest.Wait()
+		ctx := context.Background()
+		require.Zero(t, testing.AllocsPerRun(100, func() { _, _ = b.Acquire(ctx) }))
+		require.EqualValues(t, 101, b.Stats().Rejected)
+		p.Done(nil)
+	})
+}
+
+func TestCallersThatComeAtOnceDoNotOverfillTheQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := bulkhead.New(bulkhead.Config{MaxConcurrent: 1, MaxQueue: 3})
+		for range 300 {
+			p := acquire(t, b)
+			start := make(chan struct{})
+			var callers sync.WaitGroup
+			for range 16 {
+				callers.Go(func() {
+					<-start
+					_ = b.Do(context.Background(), func(context.Context) error { return nil })
+				})
+			}
+			close(start)
+			synctest.Wait()
+			require.Equal(t, 3, b.Stats().Waiting)
+			p.Done(nil)
+			callers.Wait()
+		}
+		require.EqualValues(t, 300*3, b.Stats().Queued)
+	})
+}
+
+func TestTenThousandCallersThatComeAndGoLeaveItEmpty(t *testing.T) {
+	b := bulkhead.New(bulkhead.Config{MaxConcurrent: 7, MaxQueue: 10_000, QueueTimeout: time.Millisecond})
+	var running, over atomic.Int64
+	var callers sync.WaitGroup
+	for i := range 10_000 {
+		callers.Go(func() {
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			if i%4 == 0 {
+				go cancel()
+			}
+			weight := 1 + i%3
+			p, err := b.AcquireN(ctx, weight)
+			if err != nil {
+				return
+			}
+			defer p.Abort()
+			if running.Add(int64(weight)) > 7 {
+				over.Add(1)
+			}
+			runtime.Gosched()
+			running.Add(-int64(weight))
+		})
+	}
+	callers.Wait()
+	require.Zero(t, over.Load())
+	s := b.Stats()
+	require.Zero(t, s.Running)
+	require.Zero(t, s.Waiting)
+	whole, err := b.AcquireN(t.Context(), 7)
+	require.NoError(t, err, "all of it is free")
+	whole.Abort()
 }
 
 func TestQueueTimeoutRejects(t *testing.T) {

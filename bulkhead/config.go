@@ -3,7 +3,7 @@ package bulkhead
 import (
 	"time"
 
-	"github.com/backstay-go/backstay/internal/configdata"
+	"github.com/backstay-go/backstay/configdata"
 )
 
 // Config is the data of a Bulkhead: plain, comparable, JSON in snake_case with durations as "250ms". The zero Config is

@@ -9,8 +9,9 @@
 //   - At most MaxConcurrent operations run at once, or operations of that weight together; at most MaxQueue callers wait.
 //   - Waiting callers are served first come, first served. A caller cannot overtake those that wait, nor can many light calls
 //     starve a heavy one.
-//   - A caller whose context is done, before or while waiting, is never admitted: it gets the context's error and its place is
-//     given on. A permit that was handed over in the same moment goes to the next caller.
+//   - A caller whose context is done, before or while waiting, is never admitted, and its place is given on. A permit that was
+//     handed over in the same moment goes to the next caller. One that came with such a context gets its error as it is; for
+//     one that waited the bulkhead was full until its time was over, so that is a rejection which wraps the context's error.
 //   - A permit is released on every way out, panic and Goexit included, and exactly once.
 //   - A rejection is a [*Error] that is [ErrFull]; the operation did not run.
 //

@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/backstay-go/backstay/internal/configdata"
+	"github.com/backstay-go/backstay/configdata"
 )
 
 // SetConfig is the data of a [Set]: plain, comparable, JSON as that of [Config]. The zero SetConfig is valid and means the

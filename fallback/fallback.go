@@ -8,7 +8,7 @@ import (
 	"slices"
 	"sync/atomic"
 
-	"github.com/backstay-go/backstay/internal/configdata"
+	"github.com/backstay-go/backstay/configdata"
 )
 
 // Config is the data of a Fallback: plain, comparable, JSON in snake_case. The zero Config is valid and means the defaults.

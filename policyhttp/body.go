@@ -14,34 +14,53 @@ const (
 	aheadTime  = 250 * time.Millisecond
 )
 
-// holdUntilEnd calls release when the body of resp has been read to its end or an error, or is closed. It returns false, and
-// does nothing, where there is nothing left to read.
-func holdUntilEnd(resp *http.Response, release func()) bool {
-	if resp == nil || spent(resp) {
+// held is what a policy holds until a response's body ends. End gives it back, and says what becomes of the error that the body
+// ended with; nil is a body that was read to its end, or closed before. It may be called at any time, more than once.
+type held interface{ End(err error) error }
+
+// holdUntilEnd calls End of h when the body of resp has been read to its end or an error, or is closed. It returns false where
+// there is nothing left to read.
+func (ex *exchange) holdUntilEnd(resp *http.Response, h held) bool {
+	switch wrapped := resp.Body.(type) {
+	case nil:
+		return false
+	case *whole:
+		if wrapped.err != io.EOF {
+			wrapped.err = h.End(wrapped.err)
+		}
+		return false
+	case *body:
+		return wrapped.hold(h)
+	case *upgraded:
+		return wrapped.hold(h)
+	}
+	if resp.Body == http.NoBody {
 		return false
 	}
-	var b *body
-	switch wrapped := resp.Body.(type) {
-	case *body:
-		b = wrapped
-	case *upgraded:
-		b = wrapped.body
-	default:
-		b = &body{src: resp.Body}
-		resp.Body = b
-		if w, ok := b.src.(io.Writer); ok {
-			resp.Body = &upgraded{b, w}
-		}
+	wrapper := ex.wrapper()
+	wrapper.src = resp.Body
+	resp.Body = wrapper
+	if w, ok := wrapper.src.(io.Writer); ok {
+		resp.Body = &upgraded{wrapper, w}
 	}
-	return b.hold(release)
+	return wrapper.hold(h)
+}
+
+// wrapper is the exchange's own for the first response, since most exchanges have no other.
+func (ex *exchange) wrapper() *body {
+	if ex.first.src != nil {
+		return new(body)
+	}
+	return &ex.first
 }
 
 // body is a response's body that gives back what the policies hold for it.
 type body struct {
 	src   io.ReadCloser
 	mu    sync.Mutex
-	ended bool
-	held  []func()
+	over  bool
+	held  []held
+	space [3]held // for what the canonical order holds: a permit and two timeouts
 }
 
 // upgraded is the body of a response with status 101: a connection in both directions.
@@ -50,36 +69,48 @@ type upgraded struct {
 	io.Writer
 }
 
-func (b *body) hold(release func()) bool {
+// hold reports whether the body has not ended yet.
+func (b *body) hold(h held) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.ended {
-		b.held = append(b.held, release)
+	if b.over {
+		return false
 	}
-	return !b.ended
+	if b.held == nil {
+		b.held = b.space[:0]
+	}
+	b.held = append(b.held, h)
+	return true
 }
 
 func (b *body) Read(p []byte) (int, error) {
 	n, err := b.src.Read(p)
-	if err != nil {
-		b.end()
+	switch err {
+	case nil:
+	case io.EOF:
+		_ = b.end(nil)
+	default:
+		err = b.end(err)
 	}
 	return n, err
 }
 
 func (b *body) Close() error {
-	defer b.end()
+	defer func() { _ = b.end(nil) }()
 	return b.src.Close()
 }
 
-func (b *body) end() {
+// end tells those who hold, the innermost policy first, and returns what the reader gets. It keeps what is held: a reader whom
+// Close overtakes has to learn the reason for its error too.
+func (b *body) end(err error) error {
 	b.mu.Lock()
+	b.over = true
 	held := b.held
-	b.ended, b.held = true, nil
 	b.mu.Unlock()
-	for _, release := range held {
-		release()
+	for _, h := range held {
+		err = h.End(err)
 	}
+	return err
 }
 
 // readAhead takes the body of a failed response off the connection, so that neither it nor a permit is kept during the delay

@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,9 +23,13 @@ import (
 	"github.com/backstay-go/backstay/timeout"
 )
 
-// slowly sends 64 kB in pieces, each when the reader has got the one before.
-func slowly(status int, step <-chan struct{}) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
+// slowly sends 64 kB in pieces, each after a step. latest is the steps of the latest attempt: one before it may not have noticed
+// yet that it was given up, and must not take them.
+func slowly(status int) (handler http.HandlerFunc, latest func() chan<- struct{}) {
+	var steps atomic.Pointer[chan struct{}]
+	handler = func(w http.ResponseWriter, r *http.Request) {
+		step := make(chan struct{}, 64)
+		steps.Store(&step)
 		w.WriteHeader(status)
 		for range 64 {
 			_, _ = w.Write(bytes.Repeat([]byte("x"), 1000))
@@ -35,6 +41,19 @@ func slowly(status int, step <-chan struct{}) http.HandlerFunc {
 			}
 		}
 	}
+	return handler, func() chan<- struct{} { return *steps.Load() }
+}
+
+// readSlowly reads what slowly sends, piece by piece.
+func readSlowly(t *testing.T, resp *http.Response, step chan<- struct{}) {
+	t.Helper()
+	piece := make([]byte, 1000)
+	for range 64 {
+		_, err := io.ReadFull(resp.Body, piece)
+		require.NoError(t, err)
+		step <- struct{}{}
+	}
+	require.Empty(t, readAll(t, resp))
 }
 
 func TestASlowBodyIsReadWholeThroughEveryPolicy(t *testing.T) {
@@ -57,21 +76,11 @@ func TestASlowBodyIsReadWholeThroughEveryPolicy(t *testing.T) {
 	for name, policies := range policies {
 		for _, status := range []int{200, 503} {
 			t.Run(name+" "+http.StatusText(status), func(t *testing.T) {
-				step := make(chan struct{})
-				url, base, _ := serve(t, slowly(status, step))
+				handler, latest := slowly(status)
+				url, base, _ := serve(t, handler)
 				resp, err := policyhttp.Transport(base, policies...).RoundTrip(request(t, "GET", url, nil))
 				require.NoError(t, err)
-				buf, read := make([]byte, 1000), 0
-				for range 64 {
-					n, err := io.ReadFull(resp.Body, buf)
-					require.NoError(t, err)
-					read += n
-					step <- struct{}{}
-				}
-				rest, err := io.ReadAll(resp.Body)
-				require.NoError(t, err)
-				require.Equal(t, 64_000, read+len(rest))
-				require.NoError(t, resp.Body.Close())
+				readSlowly(t, resp, latest())
 			})
 		}
 	}
@@ -106,6 +115,20 @@ func TestAPermitIsHeldUntilTheBodyEndsOrIsClosed(t *testing.T) {
 	}
 }
 
+func TestASuccessThatComesTooLateHoldsItsPermit(t *testing.T) {
+	h := bulkhead.New(bulkhead.Config{})
+	ctx, cancel := context.WithCancel(t.Context())
+	base := fake(func(*http.Request) (*http.Response, error) {
+		cancel()
+		return answer(200, "x"), nil
+	})
+	resp, err := policyhttp.Transport(base, h).RoundTrip(request(t, "GET", "http://bank/", nil).WithContext(ctx))
+	require.NoError(t, err)
+	require.Equal(t, 1, h.Stats().Running)
+	require.NoError(t, resp.Body.Close())
+	require.Zero(t, h.Stats().Running)
+}
+
 func TestAPermitIsFreeAtOnceWithoutABody(t *testing.T) {
 	url, base, _ := serve(t, func(http.ResponseWriter, *http.Request) {})
 	h := bulkhead.New(bulkhead.Config{})
@@ -113,6 +136,24 @@ func TestAPermitIsFreeAtOnceWithoutABody(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, http.NoBody, resp.Body)
 	require.Zero(t, h.Stats().Running)
+	require.NoError(t, resp.Body.Close())
+}
+
+func TestAPermitIsFreeAtOnceWhereTheBodyHasEndedAlready(t *testing.T) {
+	inner, outer := bulkhead.New(bulkhead.Config{}), bulkhead.New(bulkhead.Config{})
+	base, _ := statuses(200)
+	through := policyhttp.Transport(base, inner)
+	reader := fake(func(req *http.Request) (*http.Response, error) { // such as one that logs what it reads
+		resp, err := through.RoundTrip(req)
+		if err == nil {
+			_, err = io.Copy(io.Discard, resp.Body)
+		}
+		return resp, err
+	})
+	resp, err := policyhttp.Transport(reader, outer).RoundTrip(request(t, "GET", "http://bank/", nil))
+	require.NoError(t, err)
+	require.Zero(t, inner.Stats().Running)
+	require.Zero(t, outer.Stats().Running)
 	require.NoError(t, resp.Body.Close())
 }
 
@@ -164,67 +205,54 @@ func TestAFailedResponseThatNeverEndsDelaysTheRetryBriefly(t *testing.T) {
 	})
 }
 
-// onContext is a body that goes on until its request's context ends.
-type onContext struct{ ctx context.Context }
-
-func (b onContext) Close() error { return nil }
-
-func (b onContext) Read([]byte) (int, error) {
-	<-b.ctx.Done()
-	return 0, b.ctx.Err()
-}
-
-func hangingBody(req *http.Request) (*http.Response, error) {
-	return &http.Response{StatusCode: 200, Body: onContext{req.Context()}}, nil
-}
-
-func TestATimeoutBoundsTheBodyToo(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := bulkhead.New(bulkhead.Config{})
-		total, attempt := timeout.New(timeout.Config{After: time.Minute}), timeout.New(timeout.Config{After: time.Second})
-		for _, rt := range []http.RoundTripper{
-			policyhttp.Transport(fake(hangingBody), total, h, atOnce(2), attempt),
-			policyhttp.Transport(fake(hangingBody), attempt, h, total),
-		} {
-			start := time.Now()
-			resp, err := rt.RoundTrip(request(t, "GET", "http://bank/", nil))
-			require.NoError(t, err)
-			_, err = resp.Body.Read(make([]byte, 1))
-			require.ErrorIs(t, err, context.DeadlineExceeded)
-			require.Equal(t, time.Second, time.Since(start))
-			require.Zero(t, h.Stats().Running, "an error ends the body")
-		}
-	})
-}
-
-func TestTheCallersCancellationEndsTheBody(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		time.AfterFunc(time.Second, cancel)
-		rt := policyhttp.Transport(fake(hangingBody), timeout.New(timeout.Config{After: time.Minute}))
-		start := time.Now()
-		resp, err := rt.RoundTrip(request(t, "GET", "http://bank/", nil).WithContext(ctx))
+func TestABodyThatEndsFromTwoSidesGivesItsPermitBackOnce(t *testing.T) {
+	h := bulkhead.New(bulkhead.Config{MaxConcurrent: 2})
+	other, err := h.Acquire(t.Context())
+	require.NoError(t, err)
+	defer other.Abort()
+	base, _ := statuses(200)
+	rt := policyhttp.Transport(base, h)
+	for range 500 {
+		resp, err := rt.RoundTrip(request(t, "GET", "http://bank/", nil))
 		require.NoError(t, err)
-		_, err = resp.Body.Read(make([]byte, 1))
-		require.ErrorIs(t, err, context.Canceled)
-		require.Equal(t, time.Second, time.Since(start))
-	})
+		var sides sync.WaitGroup
+		for range 2 {
+			sides.Go(func() { _ = resp.Body.Close() })
+		}
+		sides.Wait()
+		require.Equal(t, 1, h.Stats().Running)
+	}
 }
 
-func TestClosingTheBodyReleasesTheTimeout(t *testing.T) {
+// TestAResponseThatALaterRejectionLeavesToTheCallerStaysOpen has one that must not be sent again, so that it was neither read ahead
+// nor closed when the breaker opened.
+func TestAResponseThatALaterRejectionLeavesToTheCallerStaysOpen(t *testing.T) {
+	total, attempt, h := timeout.New(timeout.Config{}), timeout.New(timeout.Config{}), bulkhead.New(bulkhead.Config{})
+	everything := retry.New(retry.Config{InitialInterval: -1}, retry.WithRetryable(func(error) bool { return true }))
 	var inner context.Context
 	base := fake(func(req *http.Request) (*http.Response, error) {
 		inner = req.Context()
-		return answer(200, "x"), nil
+		return answer(503, "busy"), nil
 	})
-	resp, err := policyhttp.Transport(base, timeout.New(timeout.Config{After: time.Hour})).RoundTrip(request(t, "GET", "http://bank/", nil))
+	rt := policyhttp.Transport(base, total, h, everything, breaker.New(breaker.Config{ConsecutiveFailures: 1}), attempt)
+	resp, err := rt.RoundTrip(request(t, "POST", "http://bank/", nil))
 	require.NoError(t, err)
 	require.NoError(t, inner.Err())
-	deadline, ok := inner.Deadline()
-	require.True(t, ok)
-	require.WithinDuration(t, time.Now().Add(time.Hour), deadline, time.Minute)
+	require.Equal(t, 1, h.Stats().Running)
+	require.Equal(t, "busy", readAll(t, resp))
+	require.Error(t, inner.Err())
+	require.Zero(t, h.Stats().Running)
+}
+
+func TestOneResponseHoldsOnePermitHoweverOftenItIsAskedFor(t *testing.T) {
+	h := bulkhead.New(bulkhead.Config{MaxConcurrent: 2})
+	base, sent := statuses(503)
+	resp, err := policyhttp.Transport(base, stubborn(4), h).RoundTrip(request(t, "POST", "http://bank/", nil))
+	require.NoError(t, err)
+	require.Equal(t, 1, *sent)
+	require.Equal(t, 1, h.Stats().Running)
 	require.NoError(t, resp.Body.Close())
-	require.ErrorIs(t, inner.Err(), context.Canceled)
+	require.Zero(t, h.Stats().Running)
 }
 
 func TestAnUpgradedConnectionKeepsItsPermitAndBothDirections(t *testing.T) {

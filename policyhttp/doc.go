@@ -13,9 +13,11 @@
 //   - A discarded response is read up to 64 KiB or for 250ms, then closed, so that connections are reused and nothing leaks. A
 //     short one is off the connection before the retrier's delay begins.
 //   - Retry-After is honoured, in seconds and as a date.
-//   - A timeout bounds the response until its body ends or is closed: the reader then gets context.DeadlineExceeded, which the
-//     timeout does not count. A bulkhead's permit is held as long.
+//   - A timeout bounds the response until its body ends or is closed. One that runs out meanwhile gives the reader a
+//     *timeout.Error, and counts that. A bulkhead's permit is held as long.
 //   - Other policies judge the response at its headers: what happens to the body does not reach a breaker.
+//   - All this holds over HTTP/2 as over HTTP/1: a response that is given up or runs out of time resets its stream, and the
+//     connection serves the others.
 //   - The request and its header are not modified; its body is always closed. Panics of the base pass through, and everything
 //     held is given back.
 //

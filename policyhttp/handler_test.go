@@ -123,7 +123,7 @@ func guarded(t *testing.T, handler http.HandlerFunc) (string, *http.Client) {
 	h := policyhttp.Handler(handler, breaker.New(breaker.Config{}), ratelimit.New(ratelimit.Config{}),
 		bulkhead.New(bulkhead.Config{}), timeout.New(timeout.Config{After: time.Minute}))
 	url, base, _ := serve(t, h.ServeHTTP)
-	return url, &http.Client{Transport: base}
+	return url, &http.Client{Transport: base, Timeout: patience}
 }
 
 func TestFlushingWorks(t *testing.T) {

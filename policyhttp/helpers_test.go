@@ -22,22 +22,33 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// serve starts a server on loopback and returns its address, a base transport and the number of connections made so far.
-func serve(t *testing.T, handler http.HandlerFunc) (url string, base *http.Transport, connections *atomic.Int64) {
+// patience is how long a test waits for a server before it says that something is broken.
+const patience = time.Minute
+
+// counted makes a server, which is not started yet, and counts the connections made to it.
+func counted(t *testing.T, handler http.HandlerFunc) (*httptest.Server, *atomic.Int64) {
 	t.Helper()
-	connections = new(atomic.Int64)
+	connections := new(atomic.Int64)
 	server := httptest.NewUnstartedServer(handler)
 	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
 		if state == http.StateNew {
 			connections.Add(1)
 		}
 	}
-	server.Start()
-	base = &http.Transport{}
 	t.Cleanup(func() {
-		base.CloseIdleConnections()
+		server.CloseClientConnections() // a test that has failed may have left requests under way
 		server.Close()
 	})
+	return server, connections
+}
+
+// serve starts a server on loopback and returns its address, a base transport and the number of connections made so far.
+func serve(t *testing.T, handler http.HandlerFunc) (url string, base *http.Transport, connections *atomic.Int64) {
+	t.Helper()
+	server, connections := counted(t, handler)
+	server.Start()
+	base = &http.Transport{ResponseHeaderTimeout: patience}
+	t.Cleanup(base.CloseIdleConnections)
 	return server.URL, base, connections
 }
 

@@ -33,7 +33,7 @@ func PerKey[K comparable, P backstay.Policy](set interface{ Get(key K) P }, keyO
 // keyed is a policy that depends on the request.
 type keyed interface {
 	of(r *http.Request) backstay.Policy
-	kind() kind
+	repeats() bool
 }
 
 type perKey[K comparable, P backstay.Policy] struct {
@@ -43,9 +43,9 @@ type perKey[K comparable, P backstay.Policy] struct {
 
 func (k perKey[K, P]) of(r *http.Request) backstay.Policy { return k.get(k.keyOf(r)) }
 
-func (k perKey[K, P]) kind() kind {
+func (k perKey[K, P]) repeats() bool {
 	var p P
-	return kindOf(p)
+	return repeats(p)
 }
 
 // Do refuses: outside Transport and Handler there is no request to take the key from.

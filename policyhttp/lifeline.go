@@ -2,40 +2,34 @@ package policyhttp
 
 import "context"
 
-// lifeline is the context that an attempt is sent with when a policy derived its own: a timeout cancels that as soon as the
-// headers are there, but the body is still to be read. It ends with the caller's context, at the policy's deadline, or when
-// the body ends; and until the response is handed over also when a foreign policy cancels for a reason of its own.
+// lifeline is the context of an attempt inside a foreign policy that derived its own: such a policy cancels that as soon as the
+// headers are there, but the body is still to be read. It ends with the context outside the policy, at the policy's deadline,
+// or when the body ends; and until the response is handed over also when the policy cancels for a reason of its own.
 type lifeline struct {
 	context.Context
 	cancel context.CancelFunc
 	policy context.Context
 	values context.Context // the policy's, without what would make it our parent
-	stop   func() bool     // cuts the tie to a foreign policy; nil where there is none
+	stop   func() bool     // cuts the tie to the policy
 }
 
-// newLifeline returns nil where no policy made a context that could end on its own. The module's own policies end theirs at the
-// deadline only, so that there is no need to wait for them.
-func newLifeline(policy, caller context.Context, foreign bool) *lifeline {
-	if policy == caller || foreign && policy.Done() == caller.Done() {
-		return nil
-	}
-	deadline, timed := policy.Deadline()
-	if !timed && !foreign {
+// newLifeline returns nil where the policy made no context that could end on its own.
+func newLifeline(policy, outer context.Context) *lifeline {
+	if policy.Done() == outer.Done() {
 		return nil
 	}
 	l := &lifeline{policy: policy, values: context.WithoutCancel(policy)}
+	deadline, timed := policy.Deadline()
 	if timed {
-		l.Context, l.cancel = context.WithDeadline(caller, deadline)
+		l.Context, l.cancel = context.WithDeadline(outer, deadline)
 	} else {
-		l.Context, l.cancel = context.WithCancel(caller)
+		l.Context, l.cancel = context.WithCancel(outer)
 	}
-	if foreign {
-		l.stop = context.AfterFunc(policy, func() {
-			if caller.Err() == nil && (!timed || policy.Err() != context.DeadlineExceeded) { // else that speaks for itself
-				l.cancel()
-			}
-		})
-	}
+	l.stop = context.AfterFunc(policy, func() {
+		if outer.Err() == nil && (!timed || policy.Err() != context.DeadlineExceeded) { // else that speaks for itself
+			l.cancel()
+		}
+	})
 	return l
 }
 
@@ -50,22 +44,13 @@ func (l *lifeline) Value(key any) any {
 // await returns once the policy knows of its deadline too, if that is what ended the attempt: both timers fire at the same
 // moment, in any order, and the policy has to recognise the error as its own.
 func (l *lifeline) await() {
-	if l != nil && l.Err() == context.DeadlineExceeded {
+	if l.Err() == context.DeadlineExceeded {
 		<-l.policy.Done()
 	}
 }
 
-// handOver cuts the tie to the policy, which is over at the headers.
-func (l *lifeline) handOver() {
-	if l.stop != nil {
-		l.stop()
-	}
-}
-
-// end releases everything.
-func (l *lifeline) end() {
-	if l != nil {
-		l.cancel()
-		l.handOver()
-	}
+// End ends the context. The policy judges no error of the body.
+func (l *lifeline) End(err error) error {
+	l.cancel()
+	return err
 }

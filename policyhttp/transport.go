@@ -23,8 +23,7 @@ func Transport(base http.RoundTripper, policies ...backstay.Policy) http.RoundTr
 	policies = flatten("Transport", policies)
 	t.run = t.attempt
 	for _, policy := range slices.Backward(policies) {
-		k := kindOf(policy)
-		t.repeats, t.foreign = t.repeats || k.repeats, t.foreign || k.foreign
+		t.repeats = t.repeats || repeats(policy)
 		t.run = layer(t.run, policy)
 	}
 	return t
@@ -33,7 +32,6 @@ func Transport(base http.RoundTripper, policies ...backstay.Policy) http.RoundTr
 type transport struct {
 	base    http.RoundTripper
 	repeats bool // whether a policy may ask for a second attempt
-	foreign bool // whether a policy may cancel an attempt for a reason of its own
 	run     roundTrip
 }
 
@@ -75,23 +73,12 @@ func (t *transport) attempt(ctx context.Context, ex *exchange) (*http.Response, 
 }
 
 func (t *transport) send(ctx context.Context, ex *exchange) (*http.Response, error) {
-	lifeline := newLifeline(ctx, ex.req.Context(), t.foreign)
-	if lifeline != nil {
-		ctx = lifeline
-	}
-	kept := false
-	defer func() {
-		if !kept {
-			lifeline.end()
-		}
-	}()
 	req, err := ex.next(ctx)
 	if err != nil {
 		return nil, err
 	}
 	resp, err := t.base.RoundTrip(req)
 	if err != nil {
-		lifeline.await()
 		return nil, err
 	}
 	if resp == nil {
@@ -100,12 +87,6 @@ func (t *transport) send(ctx context.Context, ex *exchange) (*http.Response, err
 	resp.Request = ex.req
 	if failed(resp.StatusCode) && ex.repeatable() {
 		readAhead(resp)
-	}
-	if lifeline != nil {
-		kept = holdUntilEnd(resp, lifeline.end)
-	}
-	if kept {
-		lifeline.handOver()
 	}
 	return resp, nil
 }
@@ -118,6 +99,25 @@ type exchange struct {
 	sent    bool
 	resp    *http.Response // of the latest attempt, until it is discarded
 	err     error          // of the latest attempt
+	first   body           // of the first response that has to be wrapped
+}
+
+// hold runs fn, and ends h when the body of the response that came of it ends, or at once where there is none to read.
+func (ex *exchange) hold(ctx context.Context, h held, fn roundTrip) (*http.Response, error) {
+	before, kept := ex.resp, false
+	defer func() {
+		if !kept {
+			_ = h.End(nil)
+		}
+	}()
+	resp, err := fn(ctx, ex)
+	if latest := ex.resp; latest != nil && latest != before { // the caller may get it though fn did not return it
+		kept = ex.holdUntilEnd(latest, h)
+	}
+	if kept && (err == nil || ctx.Err() == nil) {
+		return resp, err
+	}
+	return resp, h.End(err) // where the time is over, there is no body to wait for
 }
 
 // repeatable reports whether the request may be, and can be, sent again.
@@ -180,6 +180,7 @@ func (ex *exchange) release() {
 	switch {
 	case ex.replay != nil:
 		ex.replay.finish()
+		ex.replay = nil // the wrapper of the response's body keeps the exchange, but not what was recorded
 	case !ex.sent && ex.req.Body != nil:
 		_ = ex.req.Body.Close() // it was never read
 	}

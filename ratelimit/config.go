@@ -4,7 +4,7 @@ import (
 	"math"
 	"time"
 
-	"github.com/backstay-go/backstay/internal/configdata"
+	"github.com/backstay-go/backstay/configdata"
 )
 
 // Config is the data of a Limiter: plain, comparable, JSON in snake_case with durations as "250ms". The zero Config is

@@ -13,7 +13,8 @@
 //   - A caller that gives up before its turn has taken nothing: those behind it move up.
 //   - A caller whose context is done is never let through, and one whose turn would come too late, for MaxWait or for its
 //     context's deadline, is rejected at once instead of waiting in vain.
-//   - A rejection is a [*Error] that is [ErrLimited]; the operation did not run. Its RetryAfter says when there is room.
+//   - A rejection is a [*Error] that is [ErrLimited]; the operation did not run. Its RetryAfter says when there is room. That
+//     of a caller whose context ended while it waited wraps the context's error.
 //   - Time is monotonic: setting the wall clock changes nothing.
 //
 // A caller that waits counts from the moment its turn comes; if the scheduler wakes it late, it runs late. The interval

@@ -37,7 +37,7 @@ func ExampleLimiter_Allow() {
 }
 
 func ExampleLimiter_AllowN() {
-	l := ratelimit.New(ratelimit.Config{Name: "rows", Rate: 1, Burst: 1000})
+	l := ratelimit.New(ratelimit.Config{Name: "rows", Rate: 0.01, Burst: 1000})
 	fmt.Println(l.AllowN(900), l.Stats().Available)
 	fmt.Println(l.AllowN(5000))
 	// Output:

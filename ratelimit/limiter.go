@@ -36,8 +36,8 @@ func New(cfg Config) *Limiter {
 	return l
 }
 
-// Do runs op when its turn comes, waiting for it as [Limiter.Wait] does. It returns op's error as it is, a *[Error], or the
-// context's error; in both of the latter cases op did not run.
+// Do runs op when its turn comes, waiting for it as [Limiter.Wait] does. It returns op's error as it is, or what Wait returns;
+// in the latter case op did not run.
 func (l *Limiter) Do(ctx context.Context, op func(context.Context) error) error {
 	if err := l.Wait(ctx); err != nil {
 		return err
@@ -74,8 +74,9 @@ func (l *Limiter) AllowN(n int) error {
 }
 
 // Wait takes one call's room, waiting for its turn at most MaxWait, and returns nil. It returns a *[Error] at once when the
-// turn would come later than that or than ctx's deadline, and ctx's error when ctx ends first. Nothing was taken then; only a
-// caller whose turn comes in the very moment when ctx ends may lose it, if others have passed since.
+// turn would come later than that or than ctx's deadline, a *[Error] that wraps ctx's error when ctx ends first, and ctx's
+// error as it is when ctx is done already. Nothing was taken then; only a caller whose turn comes in the very moment when ctx
+// ends may lose it, if others have passed since.
 func (l *Limiter) Wait(ctx context.Context) error { return l.WaitN(ctx, 1) }
 
 // WaitN is [Limiter.Wait] for a call that weighs n. A weight below 1 or above Burst is always rejected, permanently.

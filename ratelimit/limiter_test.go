@@ -213,6 +213,35 @@ func TestACallerThatGivesUpHasTakenNothing(t *testing.T) {
 	})
 }
 
+func TestACallerWhoseContextEndsInTheQueueWasRejected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := ratelimit.New(ratelimit.Config{Name: "bank", Rate: 0.1, Burst: 1, MaxWait: -1})
+		require.NoError(t, l.Allow())
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(2*time.Second, cancel)
+		err := l.Wait(ctx)
+		require.ErrorIs(t, err, context.Canceled)
+		require.ErrorIs(t, err, ratelimit.ErrLimited)
+		rejection, ok := err.(*ratelimit.Error)
+		require.True(t, ok)
+		require.True(t, rejection.Rejected())
+		require.False(t, rejection.Permanent())
+		require.Equal(t, 8*time.Second, rejection.RetryAfter())
+		require.EqualError(t, err,
+			`ratelimit "bank": the turn did not come in time for a caller that waited, try again in 8s: context canceled`)
+		require.Equal(t, ratelimit.Stats{Left: 1}, l.Stats())
+		require.Equal(t, context.Canceled, l.Wait(ctx), "done already: it is not the limiter that refuses")
+
+		// A deadline that could be kept may be missed when the rate is lowered meanwhile.
+		slow, stop := context.WithTimeout(t.Context(), 9*time.Second)
+		defer stop()
+		time.AfterFunc(time.Second, func() { _ = l.Reconfigure(ratelimit.Config{Name: "bank", Rate: 0.01, Burst: 1, MaxWait: -1}) })
+		err = l.Wait(slow)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.ErrorIs(t, err, ratelimit.ErrLimited)
+	})
+}
+
 func TestACancelledContextIsNeverLetThrough(t *testing.T) {
 	l := ratelimit.New(ratelimit.Config{Rate: 0.001, Burst: 1000, MaxWait: -1})
 	ctx, cancel := context.WithCancel(t.Context())

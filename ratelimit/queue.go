@@ -34,7 +34,7 @@ func (l *Limiter) wait(ctx context.Context, n int) error {
 	if err := ctx.Err(); err != nil {
 		l.leave(w)
 		l.left.Add(1)
-		return err
+		return &Error{limiter: l, cfg: l.Config(), weight: n, ended: err}
 	}
 	l.queued.Add(1)
 	return nil

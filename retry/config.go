@@ -5,7 +5,7 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/backstay-go/backstay/internal/configdata"
+	"github.com/backstay-go/backstay/configdata"
 )
 
 // Config is the data of a Retrier: plain, comparable, JSON in snake_case with durations as "250ms". The zero Config is valid

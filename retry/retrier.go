@@ -165,7 +165,7 @@ type sequence struct {
 	attempts int   // that were made, the rejected ones included
 	ran      int   // of these, how often the operation ran
 	last     error // of the last attempt that ran, or the rejection if none did
-	made     *[2]attemptContext
+	second   *secondAttempt
 	stop     error
 	gaveUp   bool
 }
@@ -173,25 +173,32 @@ type sequence struct {
 // again decides on the error of an attempt, and waits until the next one is due.
 func (s *sequence) again(ctx context.Context, err error) bool {
 	s.attempts++
-	rejected := failure.Rejected(err)
+	plain := failure.Plain(err)
+	rejected := !plain && failure.Rejected(err)
 	if !rejected {
 		s.ran++
 	}
 	if !rejected || s.ran == 0 {
 		s.last = err
 	}
-	if !s.worthRepeating(ctx, err, rejected) {
+	ended := ctx.Err()
+	if !s.worthRepeating(ended, err, plain, rejected) {
 		s.stop = rejection(rejected && s.ran > 0, err)
 		s.gaveUp = s.stop != nil
 		return false
 	}
 	s.gaveUp = true
-	delay, ok := s.next(err)
+	delay, ok := s.next(err, plain)
 	if !ok {
 		return false
 	}
-	if s.stop = s.sleep(ctx, delay, err); s.stop != nil {
+	if s.stop = s.prevented(ctx, ended, delay); s.stop != nil {
 		return false
+	}
+	if delay > 0 || s.r.onRetry != nil {
+		if s.stop = s.pause(ctx, delay, err); s.stop != nil {
+			return false
+		}
 	}
 	s.r.retries.Add(1)
 	return true
@@ -205,25 +212,31 @@ func rejection(later bool, err error) error {
 	return nil
 }
 
-func (s *sequence) worthRepeating(ctx context.Context, err error, rejected bool) bool {
-	if ctx.Err() == context.Canceled && errors.Is(err, context.Canceled) {
+// worthRepeating judges err; ended is the error of the caller's context.
+func (s *sequence) worthRepeating(ended, err error, plain, rejected bool) bool {
+	if ended == context.Canceled && errors.Is(err, context.Canceled) {
 		return false
 	}
-	if _, permanent := errors.AsType[*backoff.PermanentError](err); permanent {
-		return false
+	if !plain {
+		if _, permanent := errors.AsType[*backoff.PermanentError](err); permanent {
+			return false
+		}
 	}
 	if s.r.retryable != nil {
 		return s.r.retryable(err)
 	}
-	return !rejected && !failure.Permanent(err)
+	return plain || !rejected && !failure.Permanent(err)
 }
 
 // next is the delay before the next attempt, if there is to be one.
-func (s *sequence) next(err error) (time.Duration, bool) {
+func (s *sequence) next(err error, plain bool) (time.Duration, bool) {
 	if s.cfg.MaxAttempts > 0 && s.attempts >= s.cfg.MaxAttempts {
 		return 0, false
 	}
-	wish := failure.RetryAfter(err)
+	var wish time.Duration
+	if !plain {
+		wish = failure.RetryAfter(err)
+	}
 	if s.cfg.MaxRetryAfter > 0 && wish > s.cfg.MaxRetryAfter {
 		return 0, false
 	}
@@ -237,17 +250,24 @@ func (s *sequence) next(err error) (time.Duration, bool) {
 	return max(wish, delay), delay != backoff.Stop
 }
 
-// sleep waits for the delay, or returns what prevents the next attempt.
-func (s *sequence) sleep(ctx context.Context, delay time.Duration, err error) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
+// prevented returns what is in the way of a further attempt, or takes it from the budget.
+func (s *sequence) prevented(ctx context.Context, ended error, delay time.Duration) error {
+	if ended != nil {
+		return ended
 	}
-	if deadline, ok := ctx.Deadline(); ok && delay > 0 && time.Until(deadline) <= delay {
-		return context.DeadlineExceeded
+	if delay > 0 {
+		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= delay {
+			return context.DeadlineExceeded
+		}
 	}
 	if !s.r.budget.withdraw() {
 		return ErrBudget
 	}
+	return nil
+}
+
+// pause calls the hook and waits for the delay, or returns the error of the context that ended meanwhile.
+func (s *sequence) pause(ctx context.Context, delay time.Duration, err error) error {
 	if s.r.onRetry != nil {
 		s.r.onRetry(Event{Name: s.cfg.Name, Attempt: s.attempts, Delay: delay, Err: err})
 	}
@@ -259,10 +279,11 @@ func (s *sequence) sleep(ctx context.Context, delay time.Duration, err error) er
 		case <-timer.C:
 		}
 	}
-	if ctx.Err() != nil {
+	ended := ctx.Err()
+	if ended != nil {
 		s.r.budget.giveBack()
 	}
-	return ctx.Err()
+	return ended
 }
 
 // recovered counts a call that succeeded after a retry.
@@ -286,30 +307,39 @@ func (s *sequence) end(err error) error {
 
 type attemptKey struct{}
 
-// attemptContext is context.WithValue for a value of one kind, at half the cost.
-type attemptContext struct {
-	context.Context
-	attempt int
-}
+// The contexts of attempts are context.WithValue for a value of one kind. Those of the second and of the third are one
+// allocation seen as two types, since most calls that fail make up to three attempts.
+type (
+	secondAttempt struct{ context.Context }
+	thirdAttempt  secondAttempt
+	laterAttempt  struct {
+		context.Context
+		number int
+	}
+)
 
-func (c *attemptContext) Value(key any) any {
+func (c *secondAttempt) Value(key any) any { return attemptValue(c.Context, key, 2) }
+func (c *thirdAttempt) Value(key any) any  { return attemptValue(c.Context, key, 3) }
+func (c *laterAttempt) Value(key any) any  { return attemptValue(c.Context, key, c.number) }
+
+func attemptValue(parent context.Context, key any, number int) any {
 	if key == (attemptKey{}) {
-		return c.attempt
+		return number
 	}
-	return c.Context.Value(key)
+	return parent.Value(key)
 }
 
-// attemptContext makes the contexts of two attempts at once, since most calls that fail make up to three.
+// attemptContext is the context of the next attempt.
 func (s *sequence) attemptContext(ctx context.Context) context.Context {
-	if s.made == nil {
-		s.made = &[2]attemptContext{}
+	switch s.attempts {
+	case 1:
+		s.second = &secondAttempt{ctx}
+		return s.second
+	case 2:
+		return (*thirdAttempt)(s.second)
+	default:
+		return &laterAttempt{ctx, s.attempts + 1}
 	}
-	c := &s.made[0]
-	if s.attempts%2 == 0 {
-		c, s.made = &s.made[1], nil
-	}
-	c.Context, c.attempt = ctx, s.attempts+1
-	return c
 }
 
 // Attempt is the number of the attempt that runs with ctx: 1 for the first, and where no retrier is at work. With several

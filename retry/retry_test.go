@@ -133,6 +133,16 @@ func TestADoneContextMeansNoAttempt(t *testing.T) {
 	require.Zero(t, *calls)
 }
 
+func TestNothingIsRepeatedOnceTheContextIsDone(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	r := retry.New(retry.Config{InitialInterval: -1})
+	calls := 0
+	err := r.Do(ctx, func(context.Context) error { calls++; cancel(); return errBroken })
+	require.ErrorIs(t, err, errBroken)
+	require.ErrorIs(t, err, context.Canceled)
+	require.Equal(t, 1, calls)
+}
+
 func TestTheCallersCancellationIsNotRepeated(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	r := retry.New(retry.Config{InitialInterval: -1})
@@ -255,14 +265,31 @@ func TestOneRetrierServesManyCallers(t *testing.T) {
 }
 
 func TestAttemptIsInTheContext(t *testing.T) {
-	r := retry.New(retry.Config{InitialInterval: -1})
-	var seen []int
-	_ = r.Do(t.Context(), func(ctx context.Context) error {
-		seen = append(seen, retry.Attempt(ctx))
+	type key struct{}
+	r := retry.New(retry.Config{MaxAttempts: 5, InitialInterval: -1})
+	var kept []context.Context
+	_ = r.Do(context.WithValue(t.Context(), key{}, "caller's"), func(ctx context.Context) error {
+		kept = append(kept, ctx)
 		return errBroken
 	})
-	require.Equal(t, []int{1, 2, 3}, seen)
+	require.Len(t, kept, 5)
+	for i, ctx := range kept {
+		require.Equal(t, i+1, retry.Attempt(ctx), "also after later attempts")
+		require.Equal(t, "caller's", ctx.Value(key{}))
+	}
 	require.Equal(t, 1, retry.Attempt(t.Context()))
+}
+
+func TestAHookThatCancelsEndsTheAttempts(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	budget := retry.NewBudget(retry.BudgetConfig{MinPerSecond: -1, Burst: 5})
+	r := retry.New(retry.Config{InitialInterval: -1}, retry.WithBudget(budget), retry.OnRetry(func(retry.Event) { cancel() }))
+	op, calls := failing(9, errBroken)
+	err := r.Do(ctx, op)
+	require.ErrorIs(t, err, context.Canceled)
+	require.ErrorIs(t, err, errBroken)
+	require.Equal(t, 1, *calls)
+	require.Equal(t, retry.BudgetStats{Balance: 5}, budget.Stats(), "the attempt was not made")
 }
 
 func TestHooksMayUseTheRetrier(t *testing.T) {

@@ -26,10 +26,11 @@ func Abandon[In, Out any](t *Timeout, fn func(context.Context, In) (Out, error))
 			return none, err
 		}
 		cfg := t.begin()
+		var limited *callContext
 		if cfg.After > 0 {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeoutCause(ctx, cfg.After, t.ranOut)
-			defer cancel()
+			limited = t.newContext(ctx, cfg.After)
+			defer limited.end(returned)
+			ctx = limited
 		}
 		c := &abandonable[Out]{returned: make(chan struct{})}
 		go func() {
@@ -41,11 +42,12 @@ func Abandon[In, Out any](t *Timeout, fn func(context.Context, In) (Out, error))
 		case <-c.returned:
 		case <-ctx.Done():
 			if c.abandon(t) {
-				return none, t.judge(ctx, cfg, ctx.Err())
+				return none, limited.judge(cfg, ctx.Err())
 			}
 			<-c.returned
 		}
-		return c.result(ctx, t, cfg)
+		out, err := c.result()
+		return out, limited.judge(cfg, err)
 	}
 }
 
@@ -93,14 +95,14 @@ func (c *abandonable[Out]) end(t *Timeout) {
 }
 
 // result ends the caller as the function ended.
-func (c *abandonable[Out]) result(ctx context.Context, t *Timeout, cfg *Config) (Out, error) {
+func (c *abandonable[Out]) result() (Out, error) {
 	switch c.how {
 	case byPanic:
 		panic(c.panicked)
 	case byGoexit:
 		runtime.Goexit()
 	}
-	return c.out, t.judge(ctx, cfg, c.err)
+	return c.out, c.err
 }
 
 func (t *Timeout) panickedLate(p *Panic) {

@@ -65,9 +65,11 @@ func TestAbandonLeavesWhenTheCallersContextEnds(t *testing.T) {
 
 func TestAbandonPassesResultsAndErrorsAsTheyAre(t *testing.T) {
 	to := timeout.New(timeout.Config{})
-	out, err := timeout.Abandon(to, func(_ context.Context, n int) (int, error) { return 2 * n, errBroken })(t.Context(), 4)
+	var kept context.Context
+	out, err := timeout.Abandon(to, func(ctx context.Context, n int) (int, error) { kept = ctx; return 2 * n, errBroken })(t.Context(), 4)
 	require.Equal(t, errBroken, err)
 	require.Equal(t, 8, out)
+	require.Equal(t, context.Canceled, kept.Err(), "the context ends with the call")
 	require.Equal(t, timeout.Stats{Calls: 1}, to.Stats())
 }
 

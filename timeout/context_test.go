@@ -84,6 +84,17 @@ func TestTheEarlierDeadlineCounts(t *testing.T) {
 	})
 }
 
+func TestATimeoutThatNobodyLookedAtIsTheReason(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		to := timeout.New(timeout.Config{After: time.Second})
+		require.ErrorIs(t, to.Do(t.Context(), func(context.Context) error {
+			<-time.After(time.Second)
+			return errBroken
+		}), timeout.ErrTimeout)
+		require.EqualValues(t, 1, to.Stats().TimedOut)
+	})
+}
+
 func TestErrMayBeAskedAnyNumberOfTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		to := timeout.New(timeout.Config{After: time.Second})

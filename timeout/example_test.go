@@ -40,6 +40,20 @@ func ExampleAbandon() {
 	// still running: 1
 }
 
+func ExampleTimeout_Start() {
+	to := timeout.New(timeout.Config{Name: "download", After: 10 * time.Millisecond})
+	call := to.Start(context.Background())
+	defer func() { _ = call.End(nil) }() // on every way out
+	pieces := make(chan string)          // of a download that hangs
+	select {
+	case piece := <-pieces:
+		fmt.Println(piece)
+	case <-call.Context().Done():
+		fmt.Println(call.End(call.Context().Err()))
+	}
+	// Output: timeout "download": no answer within 10ms: context deadline exceeded
+}
+
 func ExampleError() {
 	to := timeout.New(timeout.Config{Name: "bank", After: time.Millisecond})
 	err := to.Do(context.Background(), func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })

@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/backstay-go/backstay/internal/configdata"
+	"github.com/backstay-go/backstay/configdata"
 	"github.com/backstay-go/backstay/internal/failure"
 )
 
@@ -78,7 +78,6 @@ func (e *Error) RetryAfter() time.Duration { return failure.RetryAfter(e.Err) }
 // Timeout bounds the time of calls. Make it with [New]; the zero value is not usable. It is safe for concurrent use, starts
 // no goroutine but those of [Abandon] and needs no closing.
 type Timeout struct {
-	ranOut      error // the cause of contexts that this Timeout ended, to tell them from those that others ended
 	onLatePanic func(*Panic)
 	base        time.Time
 	cfg         atomic.Pointer[Config]
@@ -103,7 +102,7 @@ func OnLatePanic(hook func(*Panic)) Option {
 
 // New returns a Timeout. It panics on a Config that Validate rejects.
 func New(cfg Config, opts ...Option) *Timeout {
-	t := &Timeout{ranOut: &cause{}, base: time.Now()}
+	t := &Timeout{base: time.Now()}
 	if err := t.Reconfigure(cfg); err != nil {
 		panic(err)
 	}
@@ -121,8 +120,8 @@ func (t *Timeout) Do(ctx context.Context, op func(context.Context) error) error 
 		return op(ctx)
 	}
 	limited := t.newContext(ctx, cfg.After)
-	defer limited.end()
-	return t.judge(limited, cfg, op(limited))
+	defer limited.end(returned)
+	return limited.judge(cfg, op(limited))
 }
 
 // Wrap returns fn bounded by t. The result is safe for concurrent use when fn is.
@@ -136,14 +135,14 @@ func Wrap[In, Out any](t *Timeout, fn func(context.Context, In) (Out, error)) fu
 			return fn(ctx, in)
 		}
 		limited := t.newContext(ctx, cfg.After)
-		defer limited.end()
+		defer limited.end(returned)
 		out, err := fn(limited, in)
-		return out, t.judge(limited, cfg, err)
+		return out, limited.judge(cfg, err)
 	}
 }
 
-// cause is an error with an identity of its own. It is not empty, since pointers to empty values may be equal.
-type cause struct{ _ byte }
+// cause is what context.Cause tells of a context whose time is up.
+type cause struct{}
 
 func (*cause) Error() string { return "timeout: the operation took too long" }
 func (*cause) Is(target error) bool {
@@ -155,12 +154,20 @@ func (t *Timeout) begin() *Config {
 	return t.cfg.Load()
 }
 
-// judge wraps err when the timeout of ctx, which begin's caller made, is the reason for it.
-func (t *Timeout) judge(ctx context.Context, cfg *Config, err error) error {
-	if err == nil || context.Cause(ctx) != t.ranOut {
+// judge wraps err when the timeout of c is the reason for it, and counts that once. A call without a timeout has no c.
+func (c *callContext) judge(cfg *Config, err error) error {
+	if err == nil || c == nil {
 		return err
 	}
-	t.timedOut.Add(1)
+	if c.Err() == nil && c.overdue() { // the operation may have a timer of its own for the deadline, and it may be the first
+		c.end(timedOut)
+	}
+	if c.outcome.Load() != timedOut {
+		return err
+	}
+	if c.counted.CompareAndSwap(false, true) {
+		c.t.timedOut.Add(1)
+	}
 	return &Error{Name: cfg.Name, After: cfg.After, Err: err}
 }
 

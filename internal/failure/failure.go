@@ -27,3 +27,14 @@ func RetryAfter(err error) time.Duration {
 	}
 	return r.RetryAfter()
 }
+
+// Plain reports whether err has none of the methods that these questions, or package errors, look for: one look that
+// spares the others, since most errors say nothing.
+func Plain(err error) bool {
+	switch err.(type) {
+	case interface{ Rejected() bool }, interface{ Permanent() bool }, interface{ RetryAfter() time.Duration },
+		interface{ As(any) bool }, interface{ Unwrap() error }, interface{ Unwrap() []error }:
+		return false
+	}
+	return true
+}

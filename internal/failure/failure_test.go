@@ -32,3 +32,26 @@ func TestAWrappedRejectionIsTheWrappersOwnFailure(t *testing.T) {
 	require.False(t, failure.Rejected(nil))
 	require.False(t, failure.Permanent(errors.New("plain")))
 }
+
+type (
+	rejecting  struct{ error }
+	permanent  struct{ error }
+	patient    struct{ error }
+	asking     struct{ error }
+	wrapping   struct{ error }
+	collecting struct{ error }
+)
+
+func (rejecting) Rejected() bool          { return true }
+func (permanent) Permanent() bool         { return true }
+func (patient) RetryAfter() time.Duration { return 1 }
+func (asking) As(any) bool                { return true }
+func (wrapping) Unwrap() error            { return nil }
+func (collecting) Unwrap() []error        { return nil }
+
+func TestPlainErrorsHaveNothingToSay(t *testing.T) {
+	require.True(t, failure.Plain(errors.New("plain")))
+	for _, err := range []error{rejecting{}, permanent{}, patient{}, asking{}, wrapping{}, collecting{}} {
+		require.False(t, failure.Plain(err), "%T", err)
+	}
+}

@@ -24,7 +24,7 @@ func TestAServerShedsAndSaysWhenToComeBack(t *testing.T) {
 	full := bulkhead.New(bulkhead.Config{MaxConcurrent: 1})
 	_, err := full.Acquire(t.Context())
 	require.NoError(t, err)
-	limited := ratelimit.New(ratelimit.Config{Rate: 0.1, Burst: 1})
+	limited := ratelimit.New(ratelimit.Config{Rate: 0.001, Burst: 1})
 	require.NoError(t, limited.Allow())
 	failedOnce := breaker.New(breaker.Config{ConsecutiveFailures: 1, OpenDelay: time.Minute})
 	p, err := failedOnce.Acquire(t.Context())
@@ -37,7 +37,7 @@ func TestAServerShedsAndSaysWhenToComeBack(t *testing.T) {
 		atMost  time.Duration
 	}{
 		{full, codes.ResourceExhausted, time.Second, time.Second},
-		{limited, codes.ResourceExhausted, 5 * time.Second, 10 * time.Second},
+		{limited, codes.ResourceExhausted, 900 * time.Second, 1000 * time.Second},
 		{failedOnce, codes.Unavailable, 30 * time.Second, time.Minute},
 	} {
 		ran := 0
