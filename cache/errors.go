@@ -15,6 +15,9 @@ var (
 	// ErrStore says that the Store failed a Set or a Delete. Whether the change was made is in doubt, so the old
 	// entry may still be served until its TTL ends; the call may be repeated.
 	ErrStore = errors.New("store failed")
+	// ErrNotFound says that the source has nothing under the key. A loader returns an error that is ErrNotFound to say
+	// so; see also WithNotFound.
+	ErrNotFound = errors.New("not found")
 	// ErrKey says that the key is not equal to itself, as a floating-point NaN is not, and so can never be found.
 	ErrKey = errors.New("key is not equal to itself")
 )
@@ -24,7 +27,7 @@ var (
 type Error struct {
 	// Name is the cache's Config.Name.
 	Name string
-	// Kind is ErrClosed, ErrLoadTimeout, ErrStore or ErrKey.
+	// Kind is ErrClosed, ErrLoadTimeout, ErrStore, ErrNotFound or ErrKey.
 	Kind error
 	// Limit is the load timeout that passed, with ErrLoadTimeout; otherwise zero.
 	Limit time.Duration
@@ -51,12 +54,13 @@ func (e *Error) Is(target error) bool { return target == e.Kind }
 func (e *Error) Unwrap() error { return e.Cause }
 
 // Rejected reports whether the call was refused before loader or store were called.
-func (e *Error) Rejected() bool { return e.Cause == nil }
+func (e *Error) Rejected() bool { return e.Cause == nil && e.Kind != ErrNotFound }
 
-// Permanent reports whether the same call must fail again: the cache is closed, the key unusable, or the Cause says so.
+// Permanent reports whether the same call must fail again: the cache is closed, the key unusable or not in the source,
+// or the Cause says so.
 func (e *Error) Permanent() bool {
 	cause, ok := e.Cause.(interface{ Permanent() bool })
-	return e.Kind == ErrClosed || e.Kind == ErrKey || ok && cause.Permanent()
+	return e.Kind == ErrClosed || e.Kind == ErrKey || e.Kind == ErrNotFound || ok && cause.Permanent()
 }
 
 // RetryAfter is how long the Cause asks to wait before another attempt, or zero.

@@ -1,10 +1,4 @@
 package cache
 
-import "testing"
-
-// NewMemory makes the built-in store alone, and closes it with the test.
-func NewMemory[K comparable, V any](t *testing.T, maxEntries int) Store[K, V] {
-	m := newMemory[K, V](maxEntries)
-	t.Cleanup(m.close)
-	return m
-}
+// SetRandom replaces the randomness of jitter, backoff and early refresh, before the cache is used.
+func (e *engine[K, V]) SetRandom(random func() float64) { e.random = random }
