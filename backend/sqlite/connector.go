@@ -13,6 +13,9 @@ import (
 // turn is how long SQLite polls for the write lock before BeginTx looks at its context again.
 const turn = 50 * time.Millisecond
 
+// pause is how long Connect leaves a file alone that is being converted.
+const pause = 5 * time.Millisecond
+
 const codeBusy = 5 // SQLITE_BUSY, in the low byte of an extended code
 
 // connector opens connections whose BeginTx obeys its context: the engine's own wait for the write lock does not.
@@ -21,9 +24,18 @@ type connector struct {
 	dsn    string
 }
 
-// Connect opens a connection.
-func (c connector) Connect(context.Context) (driver.Conn, error) {
+// Connect opens a connection. While another one converts the file to the write-ahead log, the engine does not wait but
+// fails, since two that waited for each other would wait for ever: so it is tried again.
+func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
 	opened, err := c.driver.Open(c.dsn)
+	for begun := time.Now(); isBusy(err) && time.Since(begun) < busyTimeout; {
+		select {
+		case <-time.After(pause):
+			opened, err = c.driver.Open(c.dsn)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -27,8 +27,8 @@ import (
 // sagaChild names the environment variable that makes a test function a worker process: its value is the data folder.
 const sagaChild = "BACKSTAY_SAGA_CHILD"
 
-// sagaConfig lets a node be missed soon.
-var sagaConfig = saga.Config{Lease: 300 * time.Millisecond, PollMax: 20 * time.Millisecond}
+// sagaConfig lets a node be missed soon, but not one that a busy machine holds up.
+var sagaConfig = saga.Config{Lease: 3 * time.Second, PollMax: 20 * time.Millisecond}
 
 // parcel is the state of the sagas that are killed.
 type parcel struct{ Refused bool }
@@ -131,25 +131,27 @@ func TestSagaWorker(t *testing.T) {
 // Processes die in the middle of steps, commits and compensation; every instance ends as it should, every step is done,
 // and repeated at most once for each death.
 func TestSagasSurviveKills(t *testing.T) {
-	const instances, kills = 150, 12
+	const kills, underWay = 12, 100
 	dir := t.TempDir()
 	store, db := sagaStore(t, filepath.Join(dir, "saga.db"))
 	w := openWorld(t, dir)
 	d := w.define(t)
 	r, err := saga.NewRunner(store, sagaConfig, d)
 	require.NoError(t, err)
-	for i := range instances {
-		require.NoError(t, saga.Start(t.Context(), r, d, fmt.Sprint("p", i), parcel{Refused: i%3 == 0}))
-	}
-	for range kills {
+	instances, deaths := 0, 0
+	for hit := 0; hit < kills; deaths++ {
+		require.Less(t, deaths, 5*kills, "everything was over before the kills")
+		for left := unended(t, db); left < underWay; left++ {
+			require.NoError(t, saga.Start(t.Context(), r, d, fmt.Sprint("p", instances), parcel{Refused: instances%3 == 0}))
+			instances++
+		}
 		before := w.count(t)
 		child, _ := spawn(t, "TestSagaWorker", dir)
 		until(t, "progress", func() bool { return w.count(t) > before+rand.IntN(40) })
 		kill(t, child)
-		var left int
-		require.NoError(t, db.QueryRowContext(t.Context(),
-			`SELECT count(*) FROM backstay_sagas WHERE status IN ('running', 'compensating')`).Scan(&left))
-		require.NotZero(t, left, "everything was over before the kill")
+		if unended(t, db) > 0 {
+			hit++
+		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	stopped := make(chan error, 1)
@@ -163,12 +165,19 @@ func TestSagasSurviveKills(t *testing.T) {
 		} else {
 			require.NoError(t, err)
 		}
-		repeats += w.verify(t, id, i%3 == 0, kills)
+		repeats += w.verify(t, id, i%3 == 0, deaths)
 	}
 	cancel()
 	require.NoError(t, <-stopped)
-	require.LessOrEqual(t, repeats, kills*r.Config().Concurrency)
-	t.Logf("%d kills, %d instances, %d steps repeated", kills, instances, repeats)
+	require.LessOrEqual(t, repeats, deaths*r.Config().Concurrency)
+	t.Logf("%d kills, %d instances, %d steps repeated", deaths, instances, repeats)
+}
+
+// unended counts the instances that have not ended.
+func unended(t *testing.T, db *sql.DB) (n int) {
+	require.NoError(t, db.QueryRowContext(t.Context(),
+		`SELECT count(*) FROM backstay_sagas WHERE status IN ('running', 'compensating')`).Scan(&n))
+	return n
 }
 
 // verify checks the effects of one instance and returns how many were repeated.
@@ -212,7 +221,7 @@ func TestSagaSleeper(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	stopped := make(chan error, 1)
 	go func() { stopped <- r.Run(ctx) }()
-	until(t, "the lease is lost", func() bool { return r.Stats().Lost == 1 })
+	until(t, "the lease is lost", func() bool { return r.Stats().Lost > 0 })
 	cancel()
 	require.NoError(t, <-stopped)
 	fmt.Println("lost")
