@@ -5,17 +5,24 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // Bus publishes to and consumes from one broker. Make it with New. It is safe for concurrent use.
 type Bus struct {
-	driver Driver
-	hooks  hooks
+	driver         Driver
+	hooks          hooks
+	publishTimeout time.Duration
 
+	stopping context.Context // done once Close is called
+	stop     context.CancelFunc
+
+	refusing  atomic.Bool // the same as closed, for Publish
 	mu        sync.Mutex
 	closed    bool
 	consumers map[*Consumer]struct{}
+	redrives  sync.WaitGroup // those that run; none begins once closed is set
 }
 
 type hooks struct {
@@ -38,11 +45,11 @@ type DeadLettered struct {
 	Err error
 }
 
-// Retried describes a message that failed and will be tried again, or a dead letter that could not be published.
+// Retried describes a message that failed or was rejected and will be tried again, or a dead letter that could not be published.
 type Retried struct {
 	// Consumer is the Name of the subscription.
 	Consumer string
-	// Message is the message as the handler saw it; its Attempt is the one that failed.
+	// Message is the message as the handler saw it, or would have; its Attempt is the one that failed or was rejected.
 	Message Message
 	// Delay is the time until the next attempt, at the earliest.
 	Delay time.Duration
@@ -59,7 +66,7 @@ func OnDeadLetter(fn func(DeadLettered)) Option {
 	return func(b *Bus) { b.hooks.deadLetter = fn }
 }
 
-// OnRetry calls fn after a failed attempt that is not the last. It runs on the goroutine of the handler, outside locks,
+// OnRetry calls fn after a failed attempt that is not the last, and after a rejected one. It runs on the goroutine of the handler, outside locks,
 // and takes up its slot until it returns.
 func OnRetry(fn func(Retried)) Option {
 	if fn == nil {
@@ -74,116 +81,36 @@ func New(d Driver, opts ...Option) *Bus {
 		panic("pubsub: New(nil)")
 	}
 	b := &Bus{
-		driver:    d,
-		hooks:     hooks{deadLetter: func(DeadLettered) {}, retry: func(Retried) {}},
-		consumers: make(map[*Consumer]struct{}),
+		driver:         d,
+		hooks:          hooks{deadLetter: func(DeadLettered) {}, retry: func(Retried) {}},
+		publishTimeout: defaultPublishTimeout,
+		consumers:      make(map[*Consumer]struct{}),
 	}
+	b.stopping, b.stop = context.WithCancel(context.Background())
 	for _, opt := range opts {
 		opt(b)
 	}
 	return b
 }
 
-// Publish sends messages and returns nil when the broker has accepted all of them, as durably as
-// Capabilities.Durability says. Empty IDs and zero times are filled in, in copies. It blocks until the broker answers
-// or ctx is done; a full in-memory queue makes it wait too.
-//
-// Every error is a *PublishError that says which messages failed and whether they are in doubt. A message that cannot be
-// published as it is (a bad topic or header, a payload that is too long) is refused before anything is sent, and the
-// failure of such a message has Permanent() true. Messages of one call keep their order within a key.
-func (b *Bus) Publish(ctx context.Context, msgs ...Message) error {
-	if len(msgs) == 0 {
-		return nil
-	}
-	out := make([]Message, len(msgs))
-	now := time.Now()
-	for i, m := range msgs {
-		if m.ID == "" {
-			m.ID = newID()
-		}
-		if m.Time.IsZero() {
-			m.Time = now
-		}
-		m.Attempt = 0
-		out[i] = m
-	}
-	if err := b.refuse(ctx, out); err != nil {
-		return err
-	}
-	return publishError(out, b.driver.Publish(ctx, out))
-}
-
-// refuse finds what is wrong before anything is sent.
-func (b *Bus) refuse(ctx context.Context, msgs []Message) error {
-	b.mu.Lock()
-	closed := b.closed
-	b.mu.Unlock()
-	if closed {
-		return publishError(msgs, repeat(ErrClosed, len(msgs)))
-	}
-	if err := ctx.Err(); err != nil {
-		return publishError(msgs, repeat(err, len(msgs)))
-	}
-	limit := b.driver.Capabilities().MaxPayload
-	var errs []error
-	for i := range msgs {
-		err := msgs[i].Validate()
-		if err == nil && limit > 0 && len(msgs[i].Payload) > limit {
-			err = fmt.Errorf("payload has %d bytes: the broker takes at most %d", len(msgs[i].Payload), limit)
-		}
-		if err == nil {
-			continue
-		}
-		if errs == nil {
-			errs = repeat(errNotSent, len(msgs))
-		}
-		errs[i] = &invalidError{err}
-	}
-	return publishError(msgs, errs)
-}
-
-// publishError is the *PublishError for a driver's result, or nil.
-func publishError(msgs []Message, errs []error) error {
-	if errs == nil {
-		return nil
-	}
-	if len(errs) != len(msgs) {
-		errs = repeat(fmt.Errorf("the driver answered for %d of %d messages: %w", len(errs), len(msgs), ErrInDoubt), len(msgs))
-	}
-	pe := &PublishError{Total: len(msgs)}
-	for i, err := range errs {
-		if err != nil {
-			pe.Failed = append(pe.Failed, Failure{Index: i, ID: msgs[i].ID, Err: err, InDoubt: errors.Is(err, ErrInDoubt)})
-		}
-	}
-	if len(pe.Failed) == 0 {
-		return nil
-	}
-	return pe
-}
-
-func repeat(err error, n int) []error {
-	errs := make([]error, n)
-	for i := range errs {
-		errs[i] = err
-	}
-	return errs
-}
+// Capabilities says what the driver can do on the server that it is connected to. It does not block.
+func (b *Bus) Capabilities() Capabilities { return b.driver.Capabilities() }
 
 // Open makes the subscription stand and returns its consumer: messages published after Open has returned will reach
-// the group, even before Consumer.Run. It blocks until the broker has confirmed or ctx is done. A Subscription that
-// Validate rejects is an error, one that the driver cannot serve a *CapabilityError.
+// the group, even before Consumer.Run. It blocks until the broker has confirmed or ctx is done. A Temporary
+// subscription without a Group gets a random one, which Consumer.Config tells. A Subscription that Validate rejects is
+// an error, one that the driver cannot serve a *CapabilityError.
 func (b *Bus) Open(ctx context.Context, s Subscription) (*Consumer, error) {
 	if err := s.Validate(); err != nil {
 		return nil, err
 	}
+	if s.Group == "" {
+		s.Group = "tmp-" + newID()
+	}
 	s = s.withDefaults()
 	caps := b.driver.Capabilities()
-	if s.Ordered && !caps.Ordered {
-		return nil, &CapabilityError{Driver: caps.Driver, Capability: "Ordered"}
-	}
-	if s.Start == "start" && !caps.ReplayFromStart {
-		return nil, &CapabilityError{Driver: caps.Driver, Capability: "ReplayFromStart"}
+	if err := caps.lacks(s); err != nil {
+		return nil, err
 	}
 	receiver, err := b.driver.Open(ctx, s)
 	if err != nil {
@@ -202,8 +129,8 @@ func (b *Bus) Open(ctx context.Context, s Subscription) (*Consumer, error) {
 	return c, nil
 }
 
-// Close closes all consumers, each with its drain, and then the driver. Publish keeps working for the handlers that
-// are finishing and is refused afterwards. Calling it again does nothing.
+// Close closes all consumers, each with its drain, ends every Redrive, and then closes the driver. Publish keeps working
+// for the handlers that are finishing and is refused afterwards. Calling it again does nothing.
 func (b *Bus) Close() error {
 	b.mu.Lock()
 	if b.closed {
@@ -211,11 +138,15 @@ func (b *Bus) Close() error {
 		return nil
 	}
 	b.mu.Unlock()
+	b.stop()
 	err := b.closeConsumers()
 	b.mu.Lock()
 	b.closed = true
+	b.refusing.Store(true)
 	b.mu.Unlock()
-	return errors.Join(err, b.closeConsumers(), b.driver.Close()) // the second time for one opened meanwhile
+	err = errors.Join(err, b.closeConsumers()) // again, for one opened meanwhile
+	b.redrives.Wait()
+	return errors.Join(err, b.driver.Close())
 }
 
 func (b *Bus) closeConsumers() error {

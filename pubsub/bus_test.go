@@ -63,6 +63,8 @@ func TestNothingIsSentWhenAMessageIsInvalid(t *testing.T) {
 		"UTF-8":        {Topic: "t", ID: "\xff"},
 		"header name":  {Topic: "t", Header: pubsub.Header{"": ""}},
 		"ce-":          {Topic: "t", Header: pubsub.Header{"ce_id": ""}},
+		"Ce-":          {Topic: "t", Header: pubsub.Header{"Ce-Id": ""}},
+		"cloudEvents_": {Topic: "t", Header: pubsub.Header{"cloudevents_id": ""}},
 		"header \"a\"": {Topic: "t", Header: pubsub.Header{"a": "\xff"}},
 		"at most 10":   {Topic: "t", Payload: make([]byte, 11)},
 	} {

@@ -18,35 +18,55 @@ type Consumer struct {
 	local    bool // backoff happens here, leased, and not at the broker
 	sub      atomic.Pointer[Subscription]
 	settler  *settler
+	inline   bool // the driver's Settle does not block: workers call it themselves
+	clock    clock
 
 	stopping context.Context // done once Close is called
 	stop     context.CancelFunc
 	stopped  chan struct{} // closed when Run has returned, or will never begin
 
-	mu       sync.Mutex
-	queue    queue
-	space    *sync.Cond // something left the queue, or the drain began
-	work     *sync.Cond // something became ready, or the drain began
-	workers  int
-	idle     int // workers that wait for work and have not been woken
-	draining bool
-	drained  chan struct{} // closed when draining and nothing runs
-	started  bool
-	closed   bool
-	closeErr error
-	closing  sync.Once
-	handler  Handler
-	base     context.Context // parent of the handlers' contexts
-	failures failures
-	counts   Stats
+	mu         sync.Mutex
+	queue      queue
+	work       *sync.Cond // for idle workers: there is something to do
+	quiet      *sync.Cond // for the drain: the last Receive has returned
+	workers    int
+	busy       int  // workers that handle something
+	idle       int  // workers that wait for work and have not been woken
+	stirring   bool // a worker has been woken or started and has not looked around yet
+	receiving  bool // a worker is in Receive
+	halted     bool // Receive is not called (any more)
+	draining   bool
+	drained    chan struct{} // closed when draining and nothing runs
+	gathering  *time.Timer   // runs while a batch waits for more messages
+	batchDue   bool          // the batch has waited long enough
+	started    bool
+	closed     bool
+	closeErr   error
+	closing    sync.Once
+	invoke     func(ctx context.Context, items []*item) error // the handler
+	batched    bool                                           // invoke takes more than one
+	base       context.Context                                // parent of the handlers' contexts
+	intake     context.Context                                // of Receive
+	intakeErr  error
+	haltIntake context.CancelFunc // ends intake
+	failures   failures
+	counts     Stats
+	verdicts   []settlement // given, and not yet with the settler
+	backlogged bool         // Receive is not called since too many verdicts are not accepted
+	pace       pace
 }
 
 // Stats are counts since Open and levels of now.
 type Stats struct {
 	// Received counts deliveries, Redelivered those among them that were not the first of their message.
 	Received, Redelivered int64
-	// Handled counts messages whose handler returned nil, Failed attempts that ended otherwise.
-	Handled, Failed int64
+	// Handled counts messages whose handler returned nil, Failed attempts that ended otherwise. A batch counts each of
+	// its messages. Rejected counts calls that a policy round the handler refused, which are no attempts.
+	Handled, Failed, Rejected int64
+	// Skipped counts messages redriven for another group, acknowledged unhandled.
+	Skipped int64
+	// Dropped counts messages of a Temporary subscription that would have become dead letters.
+	Dropped int64
 	// DeadLettered counts messages published to the dead-letter topic, DeadLetterFailed publishes that failed; their
 	// messages are tried again.
 	DeadLettered, DeadLetterFailed int64
@@ -54,7 +74,7 @@ type Stats struct {
 	LeasesLost int64
 	// SettleFailed counts calls to the broker with verdicts that failed and were repeated.
 	SettleFailed int64
-	// InFlight is the number of running handlers, Waiting that of messages in a backoff or behind one, and Held that of
+	// InFlight is the number of handlers that run, Waiting that of messages in a backoff or behind one, and Held that of
 	// all messages under lease.
 	InFlight, Waiting, Held int
 }
@@ -63,13 +83,16 @@ func newConsumer(b *Bus, s Subscription, r Receiver, caps Capabilities) *Consume
 	c := &Consumer{
 		bus: b, receiver: r,
 		local:   s.Ordered || !caps.DelayedNack,
+		inline:  caps.SettleDoesNotBlock,
+		clock:   newClock(),
 		stopped: make(chan struct{}),
 		drained: make(chan struct{}),
+		halted:  true, // until Run
 	}
 	c.stopping, c.stop = context.WithCancel(context.Background())
 	c.sub.Store(&s)
-	c.space, c.work = sync.NewCond(&c.mu), sync.NewCond(&c.mu)
-	c.settler = newSettler(r, s.Lease, c.settled)
+	c.work, c.quiet = sync.NewCond(&c.mu), sync.NewCond(&c.mu)
+	c.settler = newSettler(r, s.Lease, c.clock, c.settled)
 	c.queue.init(&s)
 	return c
 }
@@ -103,7 +126,7 @@ func (c *Consumer) leave() {
 // Config returns the subscription with defaults filled in.
 func (c *Consumer) Config() Subscription { return *c.sub.Load() }
 
-// Reconfigure changes Concurrency, MaxAttempts, the backoff, HandleTimeout and DrainTimeout. The messages under way
+// Reconfigure changes Concurrency, MaxAttempts, the backoff, HandleTimeout, DrainTimeout, BatchSize and BatchWait. The messages under way
 // stay; a handler that runs keeps its timeout. A change of any other field is refused with an error that names it.
 func (c *Consumer) Reconfigure(s Subscription) error {
 	if err := s.Validate(); err != nil {
@@ -122,6 +145,8 @@ func (c *Consumer) Reconfigure(s Subscription) error {
 	fixed("Group", old.Group, s.Group)
 	fixed("Ordered", old.Ordered, s.Ordered)
 	fixed("Start", old.Start, s.Start)
+	fixed("Temporary", old.Temporary, s.Temporary)
+	fixed("HoldKey", old.HoldKey, s.HoldKey)
 	fixed("Lease", old.Lease, s.Lease)
 	fixed("LaneDepth", old.LaneDepth, s.LaneDepth)
 	if err := errors.Join(errs...); err != nil {
@@ -130,10 +155,8 @@ func (c *Consumer) Reconfigure(s Subscription) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.sub.Store(&s)
-	c.idle = 0
-	c.work.Broadcast() // so that workers beyond the new Concurrency end
-	c.employ(c.queue.ready.len())
-	c.space.Broadcast()
+	c.wakeAll() // so that workers beyond the new Concurrency end
+	c.stir()
 	return nil
 }
 
@@ -144,7 +167,7 @@ func (c *Consumer) Stats() Stats {
 	s := c.counts
 	s.LeasesLost = int64(c.queue.lost) + c.settler.lost.Load()
 	s.SettleFailed = c.settler.failed.Load()
-	s.InFlight = c.queue.running
+	s.InFlight = c.busy
 	for _, l := range c.queue.lanes {
 		s.Waiting += l.parked
 	}
@@ -170,6 +193,9 @@ func (c *Consumer) Metrics() iter.Seq2[string, float64] {
 			yield("redelivered_total", float64(s.Redelivered)) &&
 			yield("handled_total", float64(s.Handled)) &&
 			yield("failed_total", float64(s.Failed)) &&
+			yield("rejected_total", float64(s.Rejected)) &&
+			yield("skipped_total", float64(s.Skipped)) &&
+			yield("dropped_total", float64(s.Dropped)) &&
 			yield("dead_lettered_total", float64(s.DeadLettered)) &&
 			yield("dead_letter_failed_total", float64(s.DeadLetterFailed)) &&
 			yield("leases_lost_total", float64(s.LeasesLost)) &&
@@ -180,8 +206,8 @@ func (c *Consumer) Metrics() iter.Seq2[string, float64] {
 	}
 }
 
-// settled notes the leases that the broker has extended, and lets intake look at the backlog of verdicts again.
-func (c *Consumer) settled(batch []settlement, until time.Time) {
+// settled notes the leases that the broker has extended, and that the backlog of verdicts has become shorter.
+func (c *Consumer) settled(batch []settlement, until time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i := range batch {
@@ -189,13 +215,10 @@ func (c *Consumer) settled(batch []settlement, until time.Time) {
 			batch[i].it.leaseUntil = until
 		}
 	}
-	c.space.Broadcast()
-}
-
-func (c *Consumer) wakeIntake() {
-	c.mu.Lock()
-	c.space.Broadcast()
-	c.mu.Unlock()
+	if c.backlogged {
+		c.backlogged = false
+		c.stir()
+	}
 }
 
 // graceToHonour is how long cancelled handlers get to return after a drain has used up its grace.

@@ -382,10 +382,12 @@ func TestReconfigure(t *testing.T) {
 		require.NoError(t, c.Reconfigure(s))
 		synctest.Wait()
 		require.EqualValues(t, 5, running.Load())
+		before := runtime.NumGoroutine()
 		s.Concurrency = 1
 		require.NoError(t, c.Reconfigure(s))
 		elapse(1500 * time.Millisecond)
 		require.EqualValues(t, 1, running.Load())
+		require.LessOrEqual(t, runtime.NumGoroutine(), before-3, "workers end: 5 or 6 become 1 or 2")
 		for field, change := range map[string]func(*pubsub.Subscription){
 			"Topic":     func(s *pubsub.Subscription) { s.Topic = "x" },
 			"Group":     func(s *pubsub.Subscription) { s.Group = "x" },
@@ -393,6 +395,8 @@ func TestReconfigure(t *testing.T) {
 			"Start":     func(s *pubsub.Subscription) { s.Start = "start" },
 			"Lease":     func(s *pubsub.Subscription) { s.Lease++ },
 			"LaneDepth": func(s *pubsub.Subscription) { s.LaneDepth++ },
+			"Temporary": func(s *pubsub.Subscription) { s.Temporary = true },
+			"HoldKey":   func(s *pubsub.Subscription) { s.Ordered, s.HoldKey = true, true },
 		} {
 			changed := c.Config()
 			change(&changed)

@@ -2,9 +2,13 @@ package pubsub
 
 import "strings"
 
+// deadPrefix begins the names of the headers that only a dead letter has.
+const deadPrefix = "backstay-dead-"
+
 // Headers of a dead letter, beside those of the message itself.
 const (
-	// HeaderReason says why: "attempts" (the limit was reached) or "handler" (the handler asked for it).
+	// HeaderReason says why: "attempts" (the limit was reached), "handler" (the handler asked for it) or "held" (an
+	// earlier message of the key is a dead letter, see Subscription.HoldKey).
 	HeaderReason = "backstay-dead-reason"
 	// HeaderAttempts is the number of attempts made, in decimal.
 	HeaderAttempts = "backstay-dead-attempts"
@@ -17,6 +21,19 @@ const (
 	// HeaderGroup is the group that could not handle it.
 	HeaderGroup = "backstay-dead-group"
 )
+
+// HeaderRedrive marks a message that Bus.Redrive has sent back: the group that it is for, a slash, and a name for this
+// one redrive. Other groups of the topic acknowledge it unhandled.
+const HeaderRedrive = "backstay-redrive"
+
+// DedupID is the name under which a broker that drops duplicates is to know m: its ID, and for a redriven message one of
+// its own, or the broker might take it for the message that failed.
+func DedupID(m Message) string {
+	if redrive, ok := m.Header[HeaderRedrive]; ok {
+		return m.ID + "/" + redrive
+	}
+	return m.ID
+}
 
 // DeadLetterTopic is where the messages of topic go that the group could not handle. It is a topic like any other: open
 // it with Start "start" to read what is there. Messages keep their ID, Key, Payload, Time and Header.

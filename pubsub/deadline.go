@@ -2,21 +2,25 @@ package pubsub
 
 import (
 	"context"
-	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// deadline is the context of one handler call. It becomes a real one, with a timer, when the handler first asks for
-// more than a value: a handler that never does costs one allocation instead of five.
+// deadline is the context of a call that may not take for ever. It becomes a real one, with a timer, when the callee
+// first asks for more than a value: one that never does costs one allocation instead of five.
 type deadline struct {
 	parent context.Context
 	at     time.Time
-
-	mu     sync.Mutex
-	real   context.Context
-	cancel context.CancelFunc
-	over   bool
+	real   atomic.Pointer[realDeadline] // nil until somebody asks, unasked if nobody did before the end
 }
+
+type realDeadline struct {
+	context.Context
+	cancel context.CancelFunc
+}
+
+// unasked is what comes of a deadline that has ended before anybody asked.
+var unasked = &realDeadline{Context: context.Background(), cancel: func() {}}
 
 // Deadline implements context.Context.
 func (d *deadline) Deadline() (time.Time, bool) { return d.at, true }
@@ -30,33 +34,32 @@ func (d *deadline) Err() error { return d.become().Err() }
 // Value implements context.Context. Once there is a real context it answers, so that package context recognises it and
 // hangs children on it without a goroutine.
 func (d *deadline) Value(key any) any {
-	d.mu.Lock()
-	ctx := d.real
-	d.mu.Unlock()
-	if ctx == nil {
-		ctx = d.parent
+	if asked := d.real.Load(); asked != nil && asked != unasked {
+		return asked.Value(key)
 	}
-	return ctx.Value(key)
+	return d.parent.Value(key)
 }
 
 func (d *deadline) become() context.Context {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.real == nil {
-		d.real, d.cancel = context.WithDeadline(d.parent, d.at)
-		if d.over {
-			d.cancel()
+	for {
+		old := d.real.Load()
+		if old != nil && old != unasked {
+			return old
 		}
+		ctx, cancel := context.WithDeadline(d.parent, d.at)
+		if old == unasked {
+			cancel()
+		}
+		if asked := (&realDeadline{ctx, cancel}); d.real.CompareAndSwap(old, asked) {
+			return asked
+		}
+		cancel() // somebody else was sooner
 	}
-	return d.real
 }
 
 // finish cancels what came of it, also later.
 func (d *deadline) finish() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.over = true
-	if d.cancel != nil {
-		d.cancel()
+	if !d.real.CompareAndSwap(nil, unasked) {
+		d.real.Load().cancel()
 	}
 }

@@ -28,17 +28,22 @@ type Driver interface {
 	Close() error
 }
 
-// Receiver is a driver's member of a group. Receive is called by one goroutine, Settle by one other.
+// Receiver is a driver's member of a group. There is one call of Receive at a time, and beside it one of Settle.
 type Receiver interface {
 	// Receive returns 1 to limit deliveries. It blocks until there is one, ctx is done, or the subscription is beyond
 	// repair; trouble that passes, such as a lost connection, is retried inside. The lease of a delivery begins no
-	// earlier than its return: a driver that fetches ahead keeps the leases of what it holds.
+	// earlier than its return: a driver that fetches ahead keeps the leases of what it holds. The slice is the driver's
+	// again with the next call.
 	Receive(ctx context.Context, limit int) ([]Delivery, error)
-	// Settle passes verdicts to the broker and returns when they are accepted. After an error all of them are given
-	// again, so repeating one must be harmless; so must be a token whose lease is lost.
+	// Settle passes verdicts to the broker. A Nack or Extend is accepted when it returns. An Ack is passed on then, and
+	// may be confirmed by a later call, at the latest by Close: until then the message may come again, when the
+	// connection is lost, but nothing else happens to it. An error means that no verdict of the call is accepted for
+	// certain. All of them are then given again, so repeating one must be harmless; so must be a token whose lease is
+	// lost. The slice is the caller's again once it has returned.
 	Settle(ctx context.Context, verdicts []Verdict) error
-	// Close leaves the group. Unsettled deliveries go back to the broker. It ends a Receive that blocks, and can be
-	// called more than once.
+	// Close leaves the group. Unsettled deliveries go back to the broker. It confirms the acknowledgements that are not
+	// yet confirmed, and returns an error that wraps ErrInDoubt when it cannot: their messages may come again. It ends
+	// a Receive that blocks, and can be called more than once.
 	Close() error
 }
 
@@ -50,12 +55,16 @@ type Delivery struct {
 	// Lane is the part of the topic that order holds within. Messages of one key have one lane. Zero when unordered.
 	Lane int
 	// Epoch is for ordered subscriptions: it grows whenever the lane begins anew with its first unsettled message,
-	// since a lease was lost or the lane came from another member. What was delivered in an earlier epoch is stale and
-	// no longer handled. It begins with 1. A driver that leaves it zero keeps order only while no lease is lost: the
+	// since a lease was lost or the lane came from another member, and stays otherwise, since the keys of a lane are
+	// held (see Subscription.HoldKey) for an epoch. What was delivered in an earlier epoch is stale and no longer
+	// handled. It begins with 1. A driver that leaves it zero keeps order only while no lease is lost: the
 	// consumer then takes nothing of the lane for two leases and hopes for the best.
 	Epoch uint64
 	// Token is comparable and unlike that of any other delivery of the Receiver, including one of the same message.
 	Token any
+	// Stale, if it is set, reports that the lease is lost before its time: the broker has given the lane to another
+	// member. It is asked just before a handler begins and must be quick and safe for concurrent use.
+	Stale func() bool
 }
 
 // VerdictKind says what a Verdict asks for.
@@ -92,10 +101,44 @@ type Capabilities struct {
 	DelayedNack bool
 	// Durable is true when an accepted message survives the end of every process involved.
 	Durable bool
-	// ReplayFromStart is true when a new group can begin with messages published before it existed.
-	ReplayFromStart bool
+	// ReplayFromStart is true when a new group can begin with messages published before it existed, ReplayFromTime
+	// when it can begin with those of them published from a given time on.
+	ReplayFromStart, ReplayFromTime bool
+	// DeliverAt is true when the broker holds a message back until its DeliverAt.
+	DeliverAt bool
+	// Temporary is true when the broker can remove a group whose member is gone.
+	Temporary bool
+	// Dedup is for how long, at least, an accepted DedupID is recognised: a message with the same one is accepted and
+	// not delivered. Zero: it is delivered again.
+	Dedup time.Duration
+	// PublishObeysContext is true when Driver.Publish returns promptly once its context is done, whatever the broker
+	// does. The Bus then calls it on the goroutine of its caller. Otherwise it gives each call a goroutine, which costs
+	// about a microsecond, to be able to leave a call behind that hangs.
+	PublishObeysContext bool
+	// SettleDoesNotBlock is true when Receiver.Settle only changes the memory of this process. The consumer then calls
+	// it on the goroutine of its handlers, which spares a hand-over to another.
+	SettleDoesNotBlock bool
 	// MaxPayload is the longest payload in bytes; zero means no limit of its own.
 	MaxPayload int
 	// Durability says in words what a nil result of Publish promises, such as "fsynced on a majority".
 	Durability string
+}
+
+// lacks returns the *CapabilityError for what s asks for in vain.
+func (c Capabilities) lacks(s Subscription) error {
+	_, timed := s.StartTime()
+	for _, need := range []struct {
+		name       string
+		asked, has bool
+	}{
+		{"Ordered", s.Ordered, c.Ordered},
+		{"ReplayFromStart", s.Start == "start", c.ReplayFromStart},
+		{"ReplayFromTime", timed, c.ReplayFromTime},
+		{"Temporary", s.Temporary, c.Temporary},
+	} {
+		if need.asked && !need.has {
+			return &CapabilityError{Driver: c.Driver, Capability: need.name}
+		}
+	}
+	return nil
 }

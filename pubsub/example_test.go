@@ -2,6 +2,7 @@ package pubsub_test
 
 import (
 	"context"
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"time"
@@ -124,4 +125,98 @@ func ExampleRetryAfter() {
 	// Output:
 	// attempt 1 failed: greylisted - again in 20ms
 	// sent
+}
+
+// Once the fault is repaired, the dead letters of a group are given back to it.
+func ExampleBus_Redrive() {
+	ctx := context.Background()
+	dead := make(chan struct{}, 1)
+	bus := pubsub.New(mempubsub.New(mempubsub.Config{}), pubsub.OnDeadLetter(func(d pubsub.DeadLettered) {
+		fmt.Printf("%s: dead after %d attempts: %v\n", d.Message.ID, d.Attempts, d.Err)
+		dead <- struct{}{}
+	}))
+	defer func() { _ = bus.Close() }()
+	c, err := bus.Open(ctx, pubsub.Subscription{Topic: "orders", Group: "billing", MaxAttempts: 2, BackoffInitial: time.Millisecond})
+	if err != nil {
+		panic(err)
+	}
+	done := make(chan struct{})
+	handler := func(_ context.Context, m pubsub.Message) error {
+		if _, again := m.Header[pubsub.HeaderRedrive]; !again {
+			return errors.New("the price list is empty")
+		}
+		fmt.Printf("%s: handled\n", m.ID)
+		close(done)
+		return nil
+	}
+	go func() { _ = c.Run(ctx, handler) }() // until bus.Close
+	_ = bus.Publish(ctx, pubsub.Message{ID: "o-1", Topic: "orders"})
+	<-dead
+
+	moved, err := bus.Redrive(ctx, "orders", "billing", 1) // 0: all of them
+	<-done
+	fmt.Println(moved, err)
+	// Output:
+	// o-1: dead after 2 attempts: the price list is empty
+	// o-1: handled
+	// 1 <nil>
+}
+
+// Any encoding can be a Codec; a version of the schema keeps consumers from reading what they do not understand.
+func ExampleNewTopic() {
+	type reading struct {
+		Sensor  string
+		Celsius float64
+	}
+	readings := pubsub.NewTopic("readings", func(r reading) string { return r.Sensor }, pubsub.Codec[reading]{
+		ContentType: "application/xml",
+		Encode:      func(r reading) ([]byte, error) { return xml.Marshal(r) },
+		Decode: func(payload []byte) (r reading, err error) {
+			err = xml.Unmarshal(payload, &r)
+			return r, err
+		},
+	})
+	first, second := readings.Version("1"), readings.Version("2")
+
+	m, err := first.Message(reading{"attic", 21.5})
+	if err != nil {
+		panic(err)
+	}
+	fmt.Printf("%s %s %s\n", m.Key, m.Header["content-type"], m.Payload)
+	show := func(_ context.Context, r reading) error { fmt.Println(r.Sensor, r.Celsius); return nil }
+	fmt.Println(first.Handle(show)(context.Background(), m))
+	fmt.Println(second.Handle(show)(context.Background(), m)) // in a consumer: a dead letter
+	// Output:
+	// attic application/xml <reading><Sensor>attic</Sensor><Celsius>21.5</Celsius></reading>
+	// attic 21.5
+	// <nil>
+	// pubsub: topic "readings": schema version "1": this topic has "2"
+}
+
+// A handler that is cheaper for many messages than for each gets them in batches.
+func ExampleConsumer_RunBatch() {
+	ctx, stop := context.WithCancel(context.Background())
+	bus := pubsub.New(mempubsub.New(mempubsub.Config{}))
+	defer func() { _ = bus.Close() }()
+	c, err := bus.Open(ctx, pubsub.Subscription{Topic: ordersPlaced.Name(), Group: "warehouse", BatchSize: 3, BatchWait: time.Minute})
+	if err != nil {
+		panic(err)
+	}
+	err = ordersPlaced.Publish(ctx, bus, placed{"o-1", 100}, placed{"o-2", 200}, placed{"o-3", 300})
+	if err != nil {
+		panic(err)
+	}
+	err = c.RunBatch(ctx, ordersPlaced.HandleBatch(func(_ context.Context, orders []placed) error {
+		total := 0
+		for _, o := range orders {
+			total += o.Cents
+		}
+		fmt.Println(len(orders), "rows in one transaction, worth", total)
+		stop()
+		return nil
+	}))
+	fmt.Println("drained:", err)
+	// Output:
+	// 3 rows in one transaction, worth 600
+	// drained: <nil>
 }

@@ -25,6 +25,7 @@ type scripted struct {
 	receiveErr chan error
 	epoch      uint64
 	settle     func(context.Context, []pubsub.Verdict) error
+	closeErr   error // of receivers
 
 	mu       sync.Mutex
 	verdicts []pubsub.Verdict // accepted ones, without Extend
@@ -89,7 +90,7 @@ func (r *scriptedReceiver) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closed++
-	return nil
+	return r.closeErr
 }
 
 // given returns the verdicts that the broker has.
@@ -131,6 +132,7 @@ func start(t *testing.T, d pubsub.Driver, s pubsub.Subscription, h pubsub.Handle
 	c, err := pubsub.New(d, opts...).Open(t.Context(), s)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel) // so that a failed test does not look like a deadlock
 	result := make(chan error, 1)
 	go func() { result <- c.Run(ctx, h) }()
 	return c, func() error {

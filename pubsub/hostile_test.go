@@ -133,7 +133,7 @@ func nothingIsLost(t *testing.T, seed uint64, ordered bool) {
 			<-ctx.Done()
 			return ctx.Err()
 		case 5:
-			take(time.Duration(rnd.roll(5000)) * time.Millisecond) // deaf to its context
+			take(time.Duration(1+rnd.roll(5000)) * time.Millisecond) // deaf to its context
 		}
 		h.finish(m)
 		return nil
@@ -154,7 +154,7 @@ func nothingIsLost(t *testing.T, seed uint64, ordered bool) {
 			m := pubsub.Message{ID: fmt.Sprint(k, "-", n), Topic: "t", Key: fmt.Sprint(k), Payload: []byte(strconv.Itoa(n))}
 			require.NoError(t, clean.Publish(t.Context(), m))
 		}
-		elapse(time.Duration(rnd.roll(500)) * time.Millisecond)
+		elapse(time.Duration(1+rnd.roll(500)) * time.Millisecond) // never zero, with which Go 1.26 may crash under -race
 		switch i := rnd.roll(len(members) + 3); {
 		case i < len(members) && len(members) > 1:
 			stop := members[i]

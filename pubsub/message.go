@@ -29,12 +29,16 @@ type Message struct {
 	Payload []byte
 	// Time is when the message was published. Publish fills a zero one.
 	Time time.Time
+	// DeliverAt is when the message is to be delivered, at the earliest; it takes its place in the order of its key
+	// then. Zero and past: at once. A driver without the capability refuses a later one.
+	DeliverAt time.Time
 	// Attempt is set on delivery: 1 the first time, higher after every failure or lost lease. Publish ignores it.
 	Attempt int
 }
 
-// Header holds attributes of a message. Names are tokens as in HTTP, case-sensitive, and do not begin with "ce-" or
-// "ce_", where drivers keep ID, Topic, Key and Time in the form of CloudEvents. Values are any valid UTF-8.
+// Header holds attributes of a message. Names are tokens as in HTTP, case-sensitive, and do not begin with "ce-", "ce_"
+// or "cloudEvents_", in whatever case: there drivers keep ID, Topic, Key and Time in the form of CloudEvents. Values
+// are any valid UTF-8.
 type Header map[string]string
 
 // Handler handles one message. It is called by up to Concurrency goroutines at a time. Its result is the verdict: nil
@@ -62,7 +66,9 @@ func newID() string {
 
 // Validate says what makes m impossible to publish on any broker: its topic, a header, or text that is not valid UTF-8. The
 // outbox asks before it stores a message, Bus.Publish before it sends one.
-func (m Message) Validate() error {
+func (m Message) Validate() error { return m.validate() }
+
+func (m *Message) validate() error {
 	if err := checkTopic(m.Topic); err != nil {
 		return err
 	}
@@ -70,8 +76,8 @@ func (m Message) Validate() error {
 		return errors.New("ID or Key is not valid UTF-8")
 	}
 	for name, value := range m.Header {
-		if !isToken(name) || strings.HasPrefix(name, "ce-") || strings.HasPrefix(name, "ce_") {
-			return fmt.Errorf("header name %q: it must be a token that does not begin with ce- or ce_", name)
+		if !isToken(name) || reserved(name) {
+			return fmt.Errorf("header name %q: it must be a token that does not begin with ce-, ce_ or cloudEvents_", name)
 		}
 		if !utf8.ValidString(value) {
 			return fmt.Errorf("header %q is not valid UTF-8", name)
@@ -84,18 +90,26 @@ func checkTopic(topic string) error {
 	if len(topic) == 0 || len(topic) > maxTopic {
 		return fmt.Errorf("topic %q has %d bytes: it must have 1 to %d", topic, len(topic), maxTopic)
 	}
-	for part := range strings.SplitSeq(topic, ".") {
-		if !isName(part) {
-			return fmt.Errorf("topic %q: it must be letters, digits, '_' or '-', in parts separated by single dots", topic)
+	before := byte('.')
+	for _, c := range []byte(topic) {
+		if !isNameByte(c) && (c != '.' || before == '.') {
+			before = '.'
+			break
 		}
+		before = c
+	}
+	if before == '.' { // or anything that does not belong there
+		return fmt.Errorf("topic %q: it must be letters, digits, '_' or '-', in parts separated by single dots", topic)
 	}
 	return nil
 }
 
+func isNameByte(c byte) bool { return isAlnum(c) || c == '_' || c == '-' }
+
 // isName reports whether s is not empty and has only ASCII letters, digits, '_' and '-'.
 func isName(s string) bool {
 	for _, c := range []byte(s) {
-		if !isAlnum(c) && c != '_' && c != '-' {
+		if !isNameByte(c) {
 			return false
 		}
 	}
@@ -110,6 +124,16 @@ func isToken(s string) bool {
 		}
 	}
 	return s != ""
+}
+
+// reserved reports whether some broker's binding of CloudEvents would take the header for an attribute.
+func reserved(name string) bool {
+	for _, prefix := range []string{"ce-", "ce_", "cloudEvents_"} {
+		if len(name) >= len(prefix) && strings.EqualFold(name[:len(prefix)], prefix) {
+			return true
+		}
+	}
+	return false
 }
 
 func isAlnum(c byte) bool {

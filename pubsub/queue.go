@@ -6,12 +6,18 @@ import "time"
 type item struct {
 	Delivery
 	state      itemState
-	lost       bool        // the lease ran out: no verdict counts, the broker delivers the message again
-	local      int         // attempts made here since the delivery, beyond the broker's count
-	leaseUntil time.Time   // when the broker may give the message to somebody else
-	overdue    time.Time   // from when on the handler's lease is not extended; zero: never
-	dead       *death      // set when only the dead letter remains to be published
+	lost       bool          // the lease ran out: no verdict counts, the broker delivers the message again
+	rejections int           // calls that a policy refused
+	free       bool          // the attempt just made was refused: it does not count
+	local      int           // attempts made here since the delivery, beyond the broker's count
+	leaseUntil time.Duration // when the broker may give the message to somebody else
+	overdue    time.Duration // from when on the handler's lease is not extended; zero: never
+	dead       *death        // set when only the dead letter remains to be published
+	skip       bool          // redriven for another group: to be acknowledged unhandled
+	verdict    VerdictKind   // on the attempt just made; Extend means that the item stays, in local backoff
+	delay      time.Duration
 	timer      *time.Timer // of a local backoff
+	extended   bool        // the settler may know it
 	successor  *item       // next message of the same key
 	prev, next *item       // list of all held items, in order of arrival
 }
@@ -28,6 +34,13 @@ const (
 // attempt is the number of the attempt that is being made or comes next.
 func (it *item) attempt() int { return max(it.Attempt, 1) + it.local }
 
+// message is what the handler sees of it.
+func (it *item) message() Message {
+	m := it.Message
+	m.Attempt = it.attempt()
+	return m
+}
+
 // queue decides which item may be handled next. It is guarded by the consumer's mutex and starts nothing itself.
 //
 // Unordered, every item is ready on arrival. Ordered, the items of a (lane, key) form a chain of which only the head
@@ -39,10 +52,17 @@ type queue struct {
 	lost    int // leases that ran out
 	dropped int // items removed since their lease ran out
 	lease   time.Duration
+	depth   int             // parked items that make a lane crowded, if there are more
+	crowds  int             // crowded lanes
+	holds   int             // held keys of all lanes
 	tails   map[chain]*item // ordered: last item of every chain
 	lanes   map[int]*lane
-	held    item // sentinel of the list of all items
+	held    item    // sentinel of the list of all items
+	spare   []*item // to be used again
 }
+
+// keptItems bounds what a queue keeps to use again.
+const keptItems = 64
 
 type chain struct {
 	lane int
@@ -56,18 +76,40 @@ type lane struct {
 	// gap is set while the lane misses messages that were dropped here because their lease was lost or might have
 	// been. The broker may not know yet and go on with later messages, which must not be handled before the lost ones
 	// have come again: in a later epoch, or, at the latest, when all leases are over.
-	gap time.Time
+	gap  time.Duration
+	held map[string]struct{} // keys whose messages follow a dead letter unhandled
 }
 
 func (q *queue) init(s *Subscription) {
-	q.ordered, q.lease = s.Ordered, s.Lease
+	q.ordered, q.lease, q.depth = s.Ordered, s.Lease, s.LaneDepth
 	q.tails = make(map[chain]*item)
 	q.lanes = make(map[int]*lane)
 	q.held.prev, q.held.next = &q.held, &q.held
 }
 
+// item is the item of a new delivery.
+func (q *queue) item(d *Delivery) *item {
+	last := len(q.spare) - 1
+	if last < 0 {
+		return &item{Delivery: *d}
+	}
+	it := q.spare[last]
+	q.spare = q.spare[:last]
+	it.Delivery, it.state, it.local = *d, stateBehind, 0
+	it.dead, it.skip, it.successor = nil, false, nil
+	return it
+}
+
+// recycle takes back an item that is finished, unless a timer or the settler may still look at it.
+func (q *queue) recycle(it *item) {
+	if it.timer == nil && !it.extended && !it.lost && len(q.spare) < keptItems {
+		it.Header, it.Payload, it.Token = nil, nil, nil // what may be large
+		q.spare = append(q.spare, it)
+	}
+}
+
 // add takes in a new delivery.
-func (q *queue) add(it *item, now time.Time) {
+func (q *queue) add(it *item, now time.Duration) {
 	if q.ordered && q.misplaced(it, now) {
 		q.lost++
 		return
@@ -80,7 +122,7 @@ func (q *queue) add(it *item, now time.Time) {
 		q.tails[c] = it
 		if tail != nil {
 			tail.successor = it
-			q.lane(it).parked++
+			q.parks(it, 1)
 			return
 		}
 	}
@@ -93,13 +135,13 @@ func (q *queue) push(it *item) {
 }
 
 // start hands out the next ready item, or nil. Items whose lease is lost are dropped on the way.
-func (q *queue) start(now time.Time) *item {
+func (q *queue) start(now time.Duration) *item {
 	for {
 		it := q.ready.pop()
 		if it == nil {
 			return nil
 		}
-		if !it.lost && !it.leaseUntil.After(now) {
+		if !it.lost && (it.leaseUntil <= now || it.Stale != nil && it.Stale()) {
 			q.lose(it, now)
 		}
 		if it.lost {
@@ -117,7 +159,7 @@ func (q *queue) start(now time.Time) *item {
 func (q *queue) park(it *item) {
 	q.running--
 	it.state = stateWaiting
-	q.lane(it).parked++
+	q.parks(it, 1)
 }
 
 // due makes an item ready whose backoff is over, and reports false if it is not in backoff any more.
@@ -125,7 +167,7 @@ func (q *queue) due(it *item) bool {
 	if it.state != stateWaiting {
 		return false
 	}
-	q.lane(it).parked--
+	q.parks(it, -1)
 	q.push(it)
 	return true
 }
@@ -143,7 +185,7 @@ func (q *queue) remove(it *item) {
 		return
 	}
 	if it.successor != nil {
-		q.lane(it).parked--
+		q.parks(it, -1)
 		q.push(it.successor)
 		return
 	}
@@ -162,29 +204,32 @@ func (q *queue) lane(it *item) *lane {
 
 // misplaced reports whether a delivery of an ordered lane must not be handled, since others have to come before it. It
 // is dropped; its lease runs out like theirs. The first delivery of a new epoch makes everything older stale.
-func (q *queue) misplaced(it *item, now time.Time) bool {
+func (q *queue) misplaced(it *item, now time.Duration) bool {
 	l := q.lane(it)
 	if it.Epoch > l.epoch {
-		l.epoch, l.gap = it.Epoch, time.Time{}
+		l.epoch, l.gap = it.Epoch, 0
+		q.unholdAll(l)
 		q.drop(func(other *item) bool { return other.Lane == it.Lane })
 	}
-	if it.Epoch == l.epoch && now.After(l.gap) {
+	if it.Epoch == l.epoch && now >= l.gap {
 		return false
 	}
 	if l.epoch > 0 { // otherwise what comes again would never be taken
-		l.gap = now.Add(2 * q.lease)
+		l.gap = later(now, 2*q.lease)
 	}
 	return true
 }
 
 // lose drops an item whose lease has run out. In an ordered subscription the broker then gives the whole lane anew, so
 // everything else of the lane is stale too: handling it first would break the order.
-func (q *queue) lose(it *item, now time.Time) {
+func (q *queue) lose(it *item, now time.Duration) {
 	if !q.ordered {
 		q.drop(func(other *item) bool { return other == it })
 		return
 	}
-	q.lane(it).gap = now.Add(2 * q.lease) // an extension may be under way
+	l := q.lane(it)
+	l.gap = later(now, 2*q.lease) // an extension may be under way
+	q.unholdAll(l)
 	q.drop(func(other *item) bool { return other.Lane == it.Lane })
 }
 
@@ -216,16 +261,22 @@ func (q *queue) all() func(yield func(*item) bool) {
 	}
 }
 
-// crowded reports whether some lane has more parked items than depth. A driver that keeps to LaneDepth never lets an
-// ordered lane get there; unordered, it means that too much is failing to take in more.
-func (q *queue) crowded(depth int) bool {
-	for _, l := range q.lanes {
-		if l.parked > depth {
-			return true
-		}
+// parks counts n items more, or fewer, that wait in the item's lane.
+func (q *queue) parks(it *item, n int) {
+	l := q.lane(it)
+	was := l.parked > q.depth
+	l.parked += n
+	switch is := l.parked > q.depth; {
+	case is && !was:
+		q.crowds++
+	case was && !is:
+		q.crowds--
 	}
-	return false
 }
+
+// crowded reports whether some lane has more parked items than its depth. A driver that keeps to LaneDepth never lets
+// an ordered lane get there; unordered, it means that too much is failing to take in more.
+func (q *queue) crowded() bool { return q.crowds > 0 }
 
 // fifo is a queue of items on a slice that is used again.
 type fifo struct {

@@ -9,17 +9,39 @@ import (
 )
 
 // Run receives messages and calls h for them until ctx is cancelled, Close is called, or the broker refuses for good.
-// It blocks, and may be called once; a second call returns ErrClosed.
+// It blocks, and may be called once, or RunBatch instead; a second call returns ErrClosed.
 //
 // When asked to stop it drains: it receives no more, lets running handlers finish for DrainTimeout, gives the rest back
 // to the broker, settles, leaves the group, and returns nil. The handlers' contexts carry the values of ctx and not its
 // cancellation. When the grace is used up, they are cancelled and have a moment more to return; then Run gives back
-// what they hold and returns ErrDrainTimeout, without waiting for a handler that ignores its context. Other errors are
-// those of the broker.
+// what they hold and returns ErrDrainTimeout, without waiting for a handler that ignores its context. An error that wraps
+// ErrInDoubt says that the broker may not have heard of some acknowledgements, whose messages then come again. Other
+// errors are those of the broker.
 func (c *Consumer) Run(ctx context.Context, h Handler) error {
 	if h == nil {
 		return fmt.Errorf("pubsub: consumer %q: Run with a nil handler", c.Config().Name)
 	}
+	return c.run(ctx, false, func(ctx context.Context, items []*item) error { return h(ctx, items[0].message()) })
+}
+
+// RunBatch is Run for a handler that takes several messages at a time. A batch starts when BatchSize messages can be
+// handled, or BatchWait after a worker has found fewer; up to Concurrency batches run at a time, and as many again are
+// fetched ahead. In an ordered subscription a batch has at most one message of a key. A drain lets running batches
+// finish and gives back one that still waits for more.
+func (c *Consumer) RunBatch(ctx context.Context, h BatchHandler) error {
+	if h == nil {
+		return fmt.Errorf("pubsub: consumer %q: RunBatch with a nil handler", c.Config().Name)
+	}
+	return c.run(ctx, true, func(ctx context.Context, items []*item) error {
+		msgs := make([]Message, len(items))
+		for i, it := range items {
+			msgs[i] = it.message()
+		}
+		return h(ctx, msgs)
+	})
+}
+
+func (c *Consumer) run(ctx context.Context, batched bool, invoke func(context.Context, []*item) error) error {
 	c.mu.Lock()
 	if c.closed || c.started {
 		c.mu.Unlock()
@@ -27,7 +49,12 @@ func (c *Consumer) Run(ctx context.Context, h Handler) error {
 	}
 	c.started = true
 	base, cancelHandlers := context.WithCancelCause(context.WithoutCancel(ctx))
-	c.base, c.handler = base, h
+	c.base, c.invoke, c.batched = base, invoke, batched
+	c.intake, c.haltIntake = context.WithCancel(ctx)
+	defer c.haltIntake()
+	defer context.AfterFunc(c.stopping, c.haltIntake)()
+	c.halted = false
+	c.stir()
 	c.mu.Unlock()
 	defer close(c.stopped)
 
@@ -36,7 +63,7 @@ func (c *Consumer) Run(ctx context.Context, h Handler) error {
 	wg.Go(func() { c.settler.run(background) })
 	wg.Go(func() { c.keepLeases(background) })
 
-	intakeErr := c.intake(ctx)
+	<-c.intake.Done()
 	begun := time.Now()
 	drainErr := c.drain(cancelHandlers)
 	endBackground()
@@ -44,96 +71,22 @@ func (c *Consumer) Run(ctx context.Context, h Handler) error {
 	settleErr := c.lastSettle(ctx, begun)
 	cancelHandlers(ErrClosed)
 	c.leave()
-	return errors.Join(intakeErr, drainErr, settleErr, c.closeErr)
-}
-
-// intake moves deliveries from the broker into the queue until the consumer is asked to stop (nil) or the receiver
-// fails.
-func (c *Consumer) intake(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(c.stopping, cancel)()
-	defer context.AfterFunc(ctx, c.wakeIntake)()
-	for {
-		room := c.waitForRoom(ctx)
-		if room == 0 {
-			return nil
-		}
-		deliveries, err := c.receiver.Receive(ctx, room)
-		c.accept(deliveries, time.Now())
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("pubsub: consumer %q: receive: %w", c.Config().Name, err)
-		}
-	}
-}
-
-// waitForRoom returns how many deliveries may be taken in, or 0 when ctx is done. At most 2×Concurrency messages are
-// held that could be handled now, and no more are asked for before half of that is used up.
-func (c *Consumer) waitForRoom(ctx context.Context) int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for ctx.Err() == nil {
-		s := c.sub.Load()
-		active := c.queue.ready.len() + c.queue.running
-		if active <= s.Concurrency && !c.queue.crowded(s.LaneDepth) && c.settler.waiting() < 256+4*s.Concurrency {
-			return 2*s.Concurrency - active
-		}
-		c.space.Wait()
-	}
-	return 0
-}
-
-// accept queues deliveries and finds workers for them.
-func (c *Consumer) accept(deliveries []Delivery, now time.Time) {
-	lease := c.sub.Load().Lease
-	leaseUntil := now.Add(lease - lease/10) // the broker's clock started a little earlier
-	items := make([]item, len(deliveries))
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	before := c.queue.ready.len()
-	for i := range deliveries {
-		it := &items[i]
-		it.Delivery = deliveries[i]
-		it.leaseUntil = leaseUntil
-		c.counts.Received++
-		if it.Attempt > 1 {
-			c.counts.Redelivered++
-		}
-		c.queue.add(it, now)
-	}
-	c.employ(c.queue.ready.len() - before) // old ones too, that a new epoch made stale
-}
-
-// employ wakes or starts workers for n more ready items.
-func (c *Consumer) employ(n int) {
-	limit := c.sub.Load().Concurrency
-	for ; n > 0 && !c.draining; n-- {
-		switch {
-		case c.idle > 0:
-			c.idle--
-			c.work.Signal()
-		case c.workers < limit:
-			c.workers++
-			go c.worker()
-		default:
-			return // a busy worker looks here when it is done
-		}
-	}
+	return errors.Join(c.intakeErr, drainErr, settleErr, c.closeErr)
 }
 
 // drain ends the handling of messages, within the grace.
 func (c *Consumer) drain(cancelHandlers context.CancelCauseFunc) error {
 	c.mu.Lock()
-	c.draining = true
-	c.work.Broadcast()
-	c.idle = 0
-	if !c.queue.ordered { // others may have them at once; ordered, they must stay behind those that run
-		c.giveBack(func(it *item) bool { return it.state != stateRunning })
+	c.draining, c.halted = true, true
+	c.stopGathering()
+	c.pace.stop()
+	c.wakeAll() // idle workers end
+	c.giveBackWaiting()
+	for c.receiving {
+		c.quiet.Wait()
 	}
-	if c.queue.running == 0 {
+	c.giveBackWaiting() // what that Receive brought
+	if c.busy == 0 {
 		c.signalDrained()
 	}
 	c.mu.Unlock()
@@ -144,6 +97,14 @@ func (c *Consumer) drain(cancelHandlers context.CancelCauseFunc) error {
 	defer c.mu.Unlock()
 	c.giveBack(func(*item) bool { return true })
 	return err
+}
+
+// giveBackWaiting gives back what is not being handled, for others to have it at once. Ordered messages must stay
+// behind those that are.
+func (c *Consumer) giveBackWaiting() {
+	if !c.queue.ordered {
+		c.giveBack(func(it *item) bool { return it.state != stateRunning })
+	}
 }
 
 func (c *Consumer) waitDrained(cancelHandlers context.CancelCauseFunc) error {
@@ -170,7 +131,6 @@ func (c *Consumer) waitDrained(cancelHandlers context.CancelCauseFunc) error {
 
 // giveBack nacks the held items that pass, in order, and lets go of them.
 func (c *Consumer) giveBack(pass func(*item) bool) {
-	var batch []settlement
 	for it := range c.queue.all() {
 		if it.lost || !pass(it) {
 			continue
@@ -179,9 +139,9 @@ func (c *Consumer) giveBack(pass func(*item) bool) {
 		if it.timer != nil {
 			it.timer.Stop()
 		}
-		batch = append(batch, settlement{Verdict{Token: it.Token, Kind: Nack}, it, it.leaseUntil})
+		c.verdicts = append(c.verdicts, settlement{Verdict{Token: it.Token, Kind: Nack}, nil, it.leaseUntil})
 	}
-	c.settler.add(batch...)
+	c.passVerdicts()
 }
 
 // signalDrained is called with draining set and nothing running.
@@ -202,7 +162,7 @@ func (c *Consumer) lastSettle(ctx context.Context, begun time.Time) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
-	if err := c.settler.flush(ctx); err != nil {
+	if err := c.settler.last(ctx); err != nil {
 		return fmt.Errorf("pubsub: consumer %q: last verdicts not accepted: %w", s.Name, err)
 	}
 	return nil
@@ -218,28 +178,29 @@ func (c *Consumer) keepLeases(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			c.settler.add(c.extensions(time.Now(), lease)...)
+			c.settler.add(c.extensions(c.clock.now(), lease)...)
+			c.settler.stir()
 		}
 	}
 }
 
 // extensions lists the leases to extend, and marks those that have run out.
-func (c *Consumer) extensions(now time.Time, lease time.Duration) []settlement {
+func (c *Consumer) extensions(now, lease time.Duration) []settlement {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var batch []settlement
-	before := c.queue.ready.len()
 	for it := range c.queue.all() {
-		left := it.leaseUntil.Sub(now)
+		left := it.leaseUntil - now
 		switch {
 		case it.lost:
 		case left <= 0:
 			c.queue.lose(it, now)
-		case it.state == stateRunning && !it.overdue.IsZero() && now.After(it.overdue):
+		case it.state == stateRunning && it.overdue > 0 && now > it.overdue:
 		case left <= lease*5/6: // younger ones have time until the next round
+			it.extended = true
 			batch = append(batch, settlement{Verdict{Token: it.Token, Kind: Extend}, it, it.leaseUntil})
 		}
 	}
-	c.employ(c.queue.ready.len() - before)
+	c.stir() // what was dropped has to be removed
 	return batch
 }

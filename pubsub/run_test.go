@@ -2,6 +2,7 @@ package pubsub_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -171,4 +172,27 @@ func TestIntakeStopsWhenVerdictsAreNotAccepted(t *testing.T) {
 		require.Less(t, c.Stats().Received, int64(300))
 		require.Error(t, stop())
 	})
+}
+
+// A driver may confirm acknowledgements late, at the latest when its receiver closes. Whoever stops has to hear that it could not.
+func TestAcknowledgementsThatCloseCannotConfirmAreReported(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newScripted(delayed)
+		d.closeErr = fmt.Errorf("the connection is lost: %w", pubsub.ErrInDoubt)
+		c, stop := start(t, d, pubsub.Subscription{}, succeed)
+		d.deliver(1, "a1")
+		synctest.Wait()
+		require.Equal(t, []pubsub.Verdict{ack("a1")}, d.given())
+		require.ErrorIs(t, stop(), pubsub.ErrInDoubt, "Run")
+		require.ErrorIs(t, c.Close(), pubsub.ErrInDoubt, "Close")
+	})
+}
+
+func TestBusCloseReportsAcknowledgementsInDoubt(t *testing.T) {
+	d := newScripted(delayed)
+	d.closeErr = fmt.Errorf("the connection is lost: %w", pubsub.ErrInDoubt)
+	bus := pubsub.New(d)
+	_, err := bus.Open(t.Context(), pubsub.Subscription{Topic: "t", Group: "g"})
+	require.NoError(t, err)
+	require.ErrorIs(t, bus.Close(), pubsub.ErrInDoubt)
 }

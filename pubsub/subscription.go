@@ -4,7 +4,7 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/backstay-go/backstay/internal/configdata"
+	"github.com/backstay-go/backstay/configdata"
 )
 
 // Subscription configures a consumer: which messages it takes, for which group, and how it treats them. It is plain
@@ -22,12 +22,17 @@ type Subscription struct {
 	// messages are independent. A driver without lanes refuses it.
 	Ordered bool `json:"ordered"`
 	// Start says where a group begins that did not exist: "end" (the default) with messages published from then on,
-	// "start" with all that the broker retains. A group that exists goes on where it was.
+	// "start" with all that the broker retains, a time in the form of RFC 3339 with those of them that were published
+	// at that time or later. A group that exists goes on where it was.
 	Start string `json:"start"`
+	// Temporary makes the group end with its consumer, together with what it has not handled, and soon after its
+	// process if that dies. Its Group may be empty, which makes one of its own. It has no dead-letter topic: a message
+	// at the end of its attempts is dropped, counted and told to OnDeadLetter. Default: false.
+	Temporary bool `json:"temporary"`
 	// Concurrency is the number of handlers that run at a time. Default 8. Negative is refused. Live.
 	Concurrency int `json:"concurrency"`
-	// MaxAttempts is the number of attempts after which a failing message goes to the dead-letter topic. Default 10.
-	// Negative: no limit. Live.
+	// MaxAttempts is the number of attempts after which a failing message goes to the dead-letter topic; a rejected call
+	// is no attempt. Default 10. Negative: no limit. Live.
 	MaxAttempts int `json:"max_attempts"`
 	// BackoffInitial is the upper bound of the random delay after the first failure; it doubles with every further one.
 	// Default 100ms. Negative: no delay. Live.
@@ -43,6 +48,16 @@ type Subscription struct {
 	// DrainTimeout is the grace that running handlers get when Run is asked to stop. Default 30s. Negative: no limit.
 	// Live.
 	DrainTimeout time.Duration `json:"drain_timeout"`
+	// HoldKey is for ordered subscriptions: once a message has become a dead letter, those of its key that come after
+	// it follow, so that none is handled before it, until one of them has been redriven and handled, or the lane gets
+	// another member. At most 10,000 keys are held. Default: false, the key goes on.
+	HoldKey bool `json:"hold_key"`
+	// BatchSize is the number of messages that RunBatch hands over at a time, at most. Default 100. Negative is
+	// refused. Live.
+	BatchSize int `json:"batch_size"`
+	// BatchWait is how long RunBatch waits for more messages when it has fewer. Default 50ms. Negative: not at all.
+	// Live.
+	BatchWait time.Duration `json:"batch_wait"`
 	// LaneDepth bounds the messages of one lane that an ordered subscription holds, most of them waiting for an
 	// earlier message of their key. When it is reached, the lane waits and other lanes go on. Default 64. Negative is
 	// refused.
@@ -60,10 +75,13 @@ func (s Subscription) Validate() error {
 	f := configdata.Check("pubsub", s.withDefaults().Name)
 	topic := checkTopic(s.Topic)
 	f.Require(topic == nil, "Topic", s.Topic, "letters, digits, '_' or '-', in parts separated by single dots")
-	f.Require(isName(s.Group), "Group", s.Group, "one or more letters, digits, '_' or '-'")
+	f.Require(isName(s.Group) || s.Temporary && s.Group == "", "Group", s.Group, "one or more letters, digits, '_' or '-'")
 	dead := DeadLetterTopic(s.Topic, s.Group)
-	f.Require(len(dead) <= maxTopic, "Group", s.Group, "shorter: the name of the dead-letter topic is too long")
-	f.Require(s.Start == "" || s.Start == "start" || s.Start == "end", "Start", s.Start, `"start" or "end"`)
+	f.Require(s.Temporary || len(dead) <= maxTopic, "Group", s.Group, "shorter: the name of the dead-letter topic is too long")
+	_, timed := s.StartTime()
+	f.Require(s.Start == "" || s.Start == "start" || s.Start == "end" || timed, "Start", s.Start, `"start", "end" or a time as RFC 3339 has it`)
+	f.Require(!s.HoldKey || s.Ordered && !s.Temporary, "HoldKey", s.HoldKey, "false unless Ordered and not Temporary")
+	f.Require(s.BatchSize >= 0, "BatchSize", s.BatchSize, "positive, or zero for the default")
 	f.Require(s.Concurrency >= 0, "Concurrency", s.Concurrency, "positive, or zero for the default")
 	f.Require(s.BackoffMax >= 0, "BackoffMax", s.BackoffMax, "positive, or zero for the default")
 	f.Require(s.BackoffMax == 0 || s.BackoffMax >= s.BackoffInitial, "BackoffMax", s.BackoffMax, "at least BackoffInitial")
@@ -80,6 +98,8 @@ func (s Subscription) withDefaults() Subscription {
 		s.Start = "end"
 	}
 	s.Concurrency = configdata.Default(s.Concurrency, 8)
+	s.BatchSize = configdata.Default(s.BatchSize, 100)
+	s.BatchWait = configdata.Default(s.BatchWait, 50*time.Millisecond)
 	s.MaxAttempts = configdata.Default(s.MaxAttempts, 10)
 	s.BackoffInitial = configdata.Default(s.BackoffInitial, 100*time.Millisecond)
 	s.BackoffMax = configdata.Default(s.BackoffMax, max(30*time.Second, s.BackoffInitial))
@@ -88,6 +108,12 @@ func (s Subscription) withDefaults() Subscription {
 	s.DrainTimeout = configdata.Default(s.DrainTimeout, 30*time.Second)
 	s.LaneDepth = configdata.Default(s.LaneDepth, 64)
 	return s
+}
+
+// StartTime is the time that Start names, if it names one.
+func (s Subscription) StartTime() (time.Time, bool) {
+	t, err := time.Parse(time.RFC3339Nano, s.Start)
+	return t, err == nil
 }
 
 // backoff is the delay after the given attempt failed: exponential with full jitter.

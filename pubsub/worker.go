@@ -1,98 +1,324 @@
 package pubsub
 
 import (
-	"context"
 	"errors"
-	"maps"
+	"fmt"
 	"runtime/debug"
-	"strconv"
 	"time"
 )
 
-// worker handles ready items one after the other until the consumer drains or there are too many workers.
+// Workers are leader and followers (Schmidt et al., Pattern-Oriented Software Architecture 2): one is in Receive, up to
+// Concurrency handle messages, the rest wait. The one that returns from Receive handles a message itself and wakes
+// another to take its place, so that a message is handed from the broker's goroutine to its handler's and no further.
+//
+// At most one worker is on its way at a time (stirring). It wakes the next if there is more to do when it arrives: slow
+// handlers have all workers running in no time, and quick ones leave nothing for a second worker to be woken for.
+
+// hand is what a worker holds between two looks at the queue. It is used again and again.
+type hand struct {
+	started bool          // the worker has looked at the queue before
+	items   []*item       // taken together, to be handled
+	live    []*item       // those of them that the handler gets
+	begun   time.Duration // when they were taken
+
+	room     int // to be received
+	returned bool
+	received []Delivery    // the driver's
+	now      time.Duration // of the return from Receive
+	err      error
+}
+
+// task is what a worker does next.
+type task int
+
+const (
+	taskEnd task = iota
+	taskHandle
+	taskReceive
+	taskSettle
+)
+
+// worker handles and receives until the consumer drains or there are too many workers.
 func (c *Consumer) worker() {
+	w := &hand{}
 	counted := true
 	defer func() {
 		if !counted {
 			return
 		}
 		c.mu.Lock() // the handler ended this goroutine: another takes its place
+		defer c.mu.Unlock()
+		c.conclude(w)
+		c.passVerdicts()
 		c.workers--
-		c.employ(c.queue.ready.len())
-		c.mu.Unlock()
+		c.stir()
 	}()
-	for it := c.next(); it != nil; it = c.next() {
-		c.handle(it)
+	for {
+		switch c.next(w) {
+		case taskHandle:
+			c.handle(w)
+		case taskReceive:
+			c.receive(w)
+		case taskSettle:
+			c.settler.now()
+		default:
+			counted = false
+			return
+		}
 	}
-	counted = false
 }
 
-// next waits for an item to handle; nil means that the worker must end, and has been counted out.
-func (c *Consumer) next() *item {
+// next concludes what the worker has done and finds what it does next, waiting for it if need be. After taskEnd the
+// worker has been counted out.
+func (c *Consumer) next(w *hand) task {
+	now := w.now
+	if !w.returned {
+		now = c.clock.now()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !w.started {
+		w.started, c.stirring = true, false
+	}
+	if len(w.items) > 0 {
+		c.pace.note(now - w.begun)
+		c.conclude(w)
+	}
+	c.accept(w)
 	for {
 		s := c.sub.Load()
-		if c.draining || c.workers > s.Concurrency {
+		switch {
+		case c.draining || c.workers > s.Concurrency+1:
 			c.workers--
-			c.employ(c.queue.ready.len()) // pass on the signal that may have come with the wake-up
-			return nil
-		}
-		now, dropped := time.Now(), c.queue.dropped
-		it := c.queue.start(now)
-		if c.queue.dropped != dropped { // which may have made others ready, or room
-			c.employ(c.queue.ready.len())
-			c.space.Broadcast()
-		}
-		if it == nil {
+			c.passVerdicts()
+			c.stir()
+			return taskEnd
+		case !c.pace.quick() && c.settleHere():
+			return taskSettle
+		case c.take(w, s, now):
+			c.share()
+			return taskHandle
+		case c.settleHere():
+			return taskSettle
+		case c.receivable(s):
+			c.receiving = true
+			w.room = 2*c.want(s) - c.active()
+			return taskReceive
+		default:
 			c.idle++
 			c.work.Wait()
-			continue
+			c.stirring = false
+			now = c.clock.now()
 		}
-		it.overdue = time.Time{}
-		if s.HandleTimeout > 0 {
-			it.overdue = now.Add(s.HandleTimeout)
-		}
-		return it
 	}
+}
+
+// settleHere passes on the verdicts that have gathered, and reports whether the worker has to settle them itself.
+func (c *Consumer) settleHere() bool {
+	if len(c.verdicts) == 0 {
+		return false
+	}
+	c.moveVerdicts()
+	if !c.inline {
+		c.settler.stir()
+	}
+	return c.inline
+}
+
+// moveVerdicts queues the verdicts that have gathered.
+func (c *Consumer) moveVerdicts() {
+	c.verdicts = c.settler.swap(c.verdicts)
+}
+
+// passVerdicts has the settler's goroutine settle them.
+func (c *Consumer) passVerdicts() {
+	if len(c.verdicts) > 0 {
+		c.moveVerdicts()
+		c.settler.stir()
+	}
+}
+
+// stir sees to it that somebody does what there is to do. It is called after every change that makes something to do,
+// and by each worker that turns to something itself.
+func (c *Consumer) stir() {
+	if c.stirring || c.draining {
+		return
+	}
+	s := c.sub.Load()
+	if c.startable(s) == 0 && !c.receivable(s) {
+		return
+	}
+	switch {
+	case c.idle > 0:
+		c.idle--
+		c.stirring = true
+		c.work.Signal()
+	case c.workers <= s.Concurrency:
+		c.workers++
+		c.stirring = true
+		go c.worker()
+	}
+}
+
+// wakeAll has all idle workers look around.
+func (c *Consumer) wakeAll() {
+	c.idle = 0
+	c.work.Broadcast()
+}
+
+// batchSize is the number of messages that a handler gets at most.
+func (c *Consumer) batchSize(s *Subscription) int {
+	if c.batched {
+		return s.BatchSize
+	}
+	return 1
+}
+
+// want is the number of messages that can be handled at a time.
+func (c *Consumer) want(s *Subscription) int { return s.Concurrency * c.batchSize(s) }
+
+// active is the number of messages that are being handled or could be.
+func (c *Consumer) active() int { return c.queue.ready.len() + c.queue.running }
+
+// receivable reports whether a worker is to call Receive. At most twice the messages are held that can be handled at a
+// time, and no more are asked for before half of that is used up.
+func (c *Consumer) receivable(s *Subscription) bool {
+	if c.receiving || c.halted {
+		return false
+	}
+	want := c.want(s)
+	if c.active() > want || c.queue.crowded() {
+		return false
+	}
+	c.backlogged = c.settler.waiting() >= 256+4*want
+	return !c.backlogged
+}
+
+// startable is the number of messages that a worker can take now. It begins the wait for more if there are too few.
+func (c *Consumer) startable(s *Subscription) int {
+	n, size := c.queue.ready.len(), c.batchSize(s)
+	switch {
+	case n == 0 || c.busy >= s.Concurrency:
+		return 0
+	case n >= size || c.batchDue || s.BatchWait <= 0:
+		return min(n, size)
+	}
+	c.gather(s.BatchWait)
+	return 0
+}
+
+// gather makes the batch due after a while, once.
+func (c *Consumer) gather(wait time.Duration) {
+	if c.gathering != nil {
+		return
+	}
+	var timer *time.Timer
+	timer = time.AfterFunc(wait, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.gathering != timer { // a batch started just now
+			return
+		}
+		c.batchDue = true
+		c.stir()
+	})
+	c.gathering = timer
+}
+
+// stopGathering ends the wait; what comes next waits anew.
+func (c *Consumer) stopGathering() {
+	c.batchDue = false
+	if c.gathering != nil {
+		c.gathering.Stop()
+		c.gathering = nil
+	}
+}
+
+// take has the worker take what it can handle at once.
+func (c *Consumer) take(w *hand, s *Subscription, now time.Duration) bool {
+	n := c.startable(s)
+	if n == 0 {
+		return false
+	}
+	c.stopGathering()
+	var overdue time.Duration
+	if s.HandleTimeout > 0 {
+		overdue = later(now, s.HandleTimeout)
+	}
+	for len(w.items) < n {
+		it := c.queue.start(now)
+		if it == nil {
+			break
+		}
+		it.overdue = overdue
+		c.foresee(s, it)
+		w.items = append(w.items, it)
+	}
+	if len(w.items) == 0 {
+		return false
+	}
+	c.busy++
+	w.begun = now
+	return true
+}
+
+// receive waits for deliveries.
+func (c *Consumer) receive(w *hand) {
+	deliveries, err := c.receiver.Receive(c.intake, w.room)
+	w.received, w.now, w.err, w.returned = deliveries, c.clock.now(), err, true
+}
+
+// accept queues what the worker has received.
+func (c *Consumer) accept(w *hand) {
+	if !w.returned {
+		return
+	}
+	s := c.sub.Load()
+	leaseUntil := later(w.now, s.Lease-s.Lease/10) // the broker's clock started a little earlier
+	for i := range w.received {
+		it := c.queue.item(&w.received[i])
+		it.leaseUntil = leaseUntil
+		c.counts.Received++
+		if it.Attempt > 1 {
+			c.counts.Redelivered++
+		}
+		c.queue.add(it, w.now)
+	}
+	c.receiving = false
+	switch {
+	case c.intake.Err() != nil:
+		c.halted = true
+	case w.err != nil:
+		c.intakeErr = fmt.Errorf("pubsub: consumer %q: receive: %w", s.Name, w.err)
+		c.halted = true
+		c.haltIntake()
+	}
+	c.quiet.Signal()
+	w.received, w.err, w.returned = nil, nil, false
 }
 
 // errGoexit is the failure of a handler that called runtime.Goexit, as t.FailNow does.
 var errGoexit = errors.New("handler ended its goroutine (runtime.Goexit)")
 
-// handle makes one attempt at an item and gives its verdict, whatever the handler does.
-func (c *Consumer) handle(it *item) {
-	m := it.Message
-	m.Attempt = it.attempt()
-	s := c.sub.Load()
-	c.recall(s, it, m.Attempt)
+// handle makes one attempt at what the worker has taken and finds the verdicts, whatever the handler does.
+func (c *Consumer) handle(w *hand) {
+	for _, it := range w.items {
+		if it.dead == nil && !it.skip {
+			w.live = append(w.live, it)
+		}
+	}
 	err := errGoexit
-	defer func() { c.conclude(it, c.judge(s, it, m, err)) }()
-	if it.dead == nil {
-		err = c.call(it, m)
-	}
-}
-
-// recall finds out whether an item needs no attempt any more: because only the publish of its dead letter failed, or
-// because it was delivered twice as often as it may be attempted. The broker also counts deliveries that were given
-// back unhandled, so a count over MaxAttempts alone does not condemn a message; one that kills its process gets there.
-func (c *Consumer) recall(s *Subscription, it *item, attempt int) {
-	if it.dead != nil || attempt < 2 {
-		return
-	}
-	c.mu.Lock()
-	it.dead = c.failures[it.ID].dead
-	c.mu.Unlock()
-	if it.dead == nil && s.MaxAttempts > 0 && attempt > 2*s.MaxAttempts {
-		it.dead = &death{reason: "attempts", attempts: attempt - 1}
+	defer func() { c.judge(w, err) }()
+	if len(w.live) > 0 {
+		err = c.call(w.live)
 	}
 }
 
 // call runs the handler and turns a panic into an error.
-func (c *Consumer) call(it *item, m Message) (err error) {
+func (c *Consumer) call(items []*item) (err error) {
 	ctx := c.base
-	if !it.overdue.IsZero() {
-		d := &deadline{parent: ctx, at: it.overdue}
+	if overdue := items[0].overdue; overdue > 0 {
+		d := &deadline{parent: ctx, at: c.clock.time(overdue)}
 		defer d.finish()
 		ctx = d
 	}
@@ -101,165 +327,77 @@ func (c *Consumer) call(it *item, m Message) (err error) {
 			err = &panicError{r, debug.Stack()}
 		}
 	}()
-	return c.handler(ctx, m)
+	return c.invoke(ctx, items)
 }
 
-// judge turns the result of an attempt into a verdict. For Extend the item stays here, in backoff.
-func (c *Consumer) judge(s *Subscription, it *item, m Message, err error) Verdict {
-	switch {
-	case it.dead != nil:
-		return c.bury(s, it, m)
-	case err == nil:
-		return Verdict{Token: it.Token, Kind: Ack}
+// conclude ends an attempt: the items leave with their verdicts, or go into backoff.
+func (c *Consumer) conclude(w *hand) {
+	if len(w.items) == 0 {
+		return
 	}
-	c.noteFailure(it, err)
-	_, unfit := errors.AsType[*deadLetterError](err)
-	switch {
-	case unfit:
-		it.dead = &death{reason: "handler", attempts: m.Attempt, err: err}
-	case s.MaxAttempts > 0 && m.Attempt >= s.MaxAttempts:
-		it.dead = &death{reason: "attempts", attempts: m.Attempt, err: err}
-	}
-	if it.dead != nil {
-		return c.bury(s, it, m)
-	}
-	delay, asked := askedDelay(err)
-	if !asked {
-		delay = s.backoff(m.Attempt)
-	}
-	return c.again(s, it, m, delay, err)
-}
-
-// askedDelay is the delay that the handler's error asks for: by RetryAfter at any depth, or by a RetryAfter method of
-// its own, such as that of a policy which refused the call.
-func askedDelay(err error) (time.Duration, bool) {
-	if asked, ok := errors.AsType[*retryAfterError](err); ok {
-		return asked.after, true
-	}
-	if direct, ok := err.(interface{ RetryAfter() time.Duration }); ok {
-		d := direct.RetryAfter()
-		return d, d > 0
-	}
-	return 0, false
-}
-
-// again has an item tried again after delay: here if the backoff is local, otherwise by the broker.
-func (c *Consumer) again(s *Subscription, it *item, m Message, delay time.Duration, err error) Verdict {
-	c.bus.hooks.retry(Retried{Consumer: s.Name, Message: m, Delay: delay, Err: err})
-	if c.local {
-		return Verdict{Token: it.Token, Kind: Extend, Delay: delay}
-	}
-	return Verdict{Token: it.Token, Kind: Nack, Delay: delay}
-}
-
-// death is why a message becomes a dead letter. It outlives a publish that fails.
-type death struct {
-	reason   string
-	attempts int
-	err      error // the last failure; nil if it was not seen here
-	publish  int   // failed publishes
-}
-
-// bury publishes the dead letter and acknowledges the message. When the publish fails, the message stays.
-func (c *Consumer) bury(s *Subscription, it *item, m Message) Verdict {
-	letter := c.letter(s, it, m)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.base), s.Lease)
-	defer cancel()
-	if err := publishError([]Message{letter}, c.bus.driver.Publish(ctx, []Message{letter})); err != nil {
-		it.dead.publish++
-		c.mu.Lock()
-		c.counts.DeadLetterFailed++
-		c.failures.note(it.ID, failure{dead: it.dead})
-		c.mu.Unlock()
-		return c.again(s, it, m, s.backoff(it.dead.publish), err)
-	}
-	c.mu.Lock()
-	c.counts.DeadLettered++
-	c.mu.Unlock()
-	c.bus.hooks.deadLetter(DeadLettered{Consumer: s.Name, Message: letter, Attempts: it.dead.attempts, Err: it.dead.err})
-	return Verdict{Token: it.Token, Kind: Ack}
-}
-
-// letter is the dead letter of m: the same message on another topic, with the story in its headers.
-func (c *Consumer) letter(s *Subscription, it *item, m Message) Message {
-	header := make(Header, len(m.Header)+6)
-	maps.Copy(header, m.Header)
-	last := "the attempts were used up without a verdict: a crash or a lost lease"
-	if it.dead.err != nil {
-		last = it.dead.err.Error()
-	}
-	c.mu.Lock()
-	first := c.failures[m.ID].first
-	c.mu.Unlock()
-	if first == "" {
-		first = headerText(last)
-	}
-	header[HeaderReason] = it.dead.reason
-	header[HeaderAttempts] = strconv.Itoa(it.dead.attempts)
-	header[HeaderFirstError] = first
-	header[HeaderLastError] = headerText(last)
-	header[HeaderTopic] = s.Topic
-	header[HeaderGroup] = s.Group
-	m.Topic, m.Header, m.Attempt = DeadLetterTopic(s.Topic, s.Group), header, 0
-	return m
-}
-
-func (c *Consumer) noteFailure(it *item, err error) {
-	text := headerText(err.Error())
-	c.mu.Lock()
-	c.counts.Failed++
-	c.failures.note(it.ID, failure{first: text})
-	c.mu.Unlock()
-}
-
-// conclude ends an attempt: the item leaves with its verdict, or goes into backoff.
-func (c *Consumer) conclude(it *item, v Verdict) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if v.Kind == Ack {
-		if it.dead == nil {
-			c.counts.Handled++
-		}
-		delete(c.failures, it.ID)
-	}
-	if v.Kind == Extend && !it.lost && !c.draining {
-		c.park(it, v.Delay)
-	} else {
-		c.release(it, v)
-	}
+	c.pace.steps++
 	s := c.sub.Load()
-	if c.queue.ready.len()+c.queue.running <= s.Concurrency {
-		c.space.Broadcast()
+	c.busy--
+	for _, it := range w.items {
+		if it.verdict == Ack {
+			c.count(s, it)
+		}
+		if it.verdict == Extend && !it.lost && !c.draining {
+			c.park(it)
+			continue
+		}
+		c.release(it)
 	}
-	if c.draining && c.queue.running == 0 {
+	clear(w.items)
+	clear(w.live)
+	w.items, w.live = w.items[:0], w.live[:0]
+	if c.draining && c.busy == 0 {
 		c.signalDrained()
 	}
 }
 
-// park puts an item into local backoff; the attempt counts, unless only the dead letter failed.
-func (c *Consumer) park(it *item, delay time.Duration) {
-	if it.dead == nil {
+// count notes what an acknowledged item has come to.
+func (c *Consumer) count(s *Subscription, it *item) {
+	if len(c.failures) > 0 {
+		delete(c.failures, DedupID(it.Message))
+	}
+	switch {
+	case it.skip:
+		c.counts.Skipped++
+	case it.dead == nil:
+		c.counts.Handled++
+		if s.HoldKey && !it.lost && isRedriven(&it.Message) {
+			c.queue.unhold(it)
+		}
+	}
+}
+
+// park puts an item into local backoff; the attempt counts, unless it was rejected or only the dead letter failed.
+func (c *Consumer) park(it *item) {
+	if it.dead == nil && !it.free {
 		it.local++
 	}
+	it.free = false
 	c.queue.park(it)
-	it.timer = time.AfterFunc(delay, func() {
+	it.timer = time.AfterFunc(it.delay, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if !c.draining && c.queue.due(it) {
-			c.employ(1)
+			c.stir()
 		}
 	})
 }
 
-// release lets go of an item. A lost one is settled only with an Ack, which brokers take kindly: it may spare the
-// redelivery, and means nothing if somebody else has the message.
-func (c *Consumer) release(it *item, v Verdict) {
+// release lets go of an item and gathers what to tell the broker. A lost one is settled only with an Ack, which brokers
+// take kindly: it may spare the redelivery, and means nothing if somebody else has the message.
+func (c *Consumer) release(it *item) {
 	c.queue.finish(it)
+	v := Verdict{Token: it.Token, Kind: it.verdict, Delay: it.delay}
 	if v.Kind == Extend { // the backoff would have been local, but a drain or a lost lease ends it
-		v = Verdict{Token: it.Token, Kind: Nack}
+		v.Kind, v.Delay = Nack, 0
 	}
-	if it.lost && v.Kind != Ack {
-		return
+	if !it.lost || v.Kind == Ack {
+		c.verdicts = append(c.verdicts, settlement{v, nil, it.leaseUntil})
 	}
-	c.settler.add(settlement{v, it, it.leaseUntil})
+	c.queue.recycle(it)
 }

@@ -2,9 +2,9 @@ package mempubsub
 
 import (
 	"context"
-	"fmt"
 	"iter"
 	"sync"
+	"time"
 
 	"github.com/backstay-go/backstay/pubsub"
 )
@@ -22,10 +22,10 @@ type Driver struct {
 
 // broker is what all drivers of it share.
 type broker struct {
-	cfg Config
+	cfg  Config
+	base time.Time // when it was made
 
-	mu     sync.Mutex
-	topics map[string]*topic
+	topics sync.Map // name to *topic
 }
 
 var _ pubsub.Driver = (*Driver)(nil)
@@ -35,9 +35,15 @@ func New(cfg Config) *Driver {
 	if err := cfg.Validate(); err != nil {
 		panic(err)
 	}
-	b := &broker{cfg: cfg.withDefaults(), topics: make(map[string]*topic)}
+	b := &broker{cfg: cfg.withDefaults(), base: time.Now()}
 	return b.connect()
 }
+
+// now is the age of the broker, by the monotonic clock.
+func (b *broker) now() time.Duration { return time.Since(b.base) }
+
+// wall places t on the same scale by the wall clock.
+func (b *broker) wall(t time.Time) time.Duration { return t.Round(0).Sub(b.base.Round(0)) }
 
 func (b *broker) connect() *Driver {
 	return &Driver{broker: b, done: make(chan struct{}), receivers: make(map[*receiver]struct{})}
@@ -47,32 +53,40 @@ func (b *broker) connect() *Driver {
 // closed by itself; the broker and its messages last as long as one is referred to.
 func (d *Driver) Connect() *Driver { return d.broker.connect() }
 
-// Publish puts messages into the queue of every group of their topic. It waits while one of them is full, until ctx is
-// done or the driver is closed; what could not be queued then is in the result and in no queue.
+// Publish puts messages into the queue of every group of their topic. While one of them is full it waits, until ctx is
+// done or the driver is closed, or fails at once, as Config.WhenFull says. What could not be queued is in the result and
+// in no queue; so are the messages that come after it in the call, which must not overtake it.
 func (d *Driver) Publish(ctx context.Context, msgs []pubsub.Message) []error {
-	for i := range msgs {
-		t := d.broker.topic(msgs[i].Topic)
-		if err := t.publish(ctx, d.done, &msgs[i]); err != nil {
+	for begin := 0; begin < len(msgs); {
+		end := begin + 1
+		for end < len(msgs) && msgs[end].Topic == msgs[begin].Topic {
+			end++
+		}
+		n, err := d.broker.topic(msgs[begin].Topic).publish(ctx, d.done, msgs[begin:end], len(msgs) > 1)
+		if err != nil {
 			errs := make([]error, len(msgs))
-			for j := i; j < len(msgs); j++ { // later ones must not overtake
-				errs[j] = err
+			for i := begin + n; i < len(msgs); i++ {
+				errs[i] = err
 			}
 			return errs
 		}
+		begin = end
 	}
 	return nil
 }
 
-// Open joins the group, which it makes if need be.
+// Open joins the group, which it makes if need be. It refuses a member that is not as Ordered and Temporary as the group.
 func (d *Driver) Open(_ context.Context, s pubsub.Subscription) (pubsub.Receiver, error) {
-	d.broker.topic(pubsub.DeadLetterTopic(s.Topic, s.Group)).keepUnread()
+	if !s.Temporary {
+		d.broker.topic(pubsub.DeadLetterTopic(s.Topic, s.Group)).keepUnread()
+	}
 	t := d.broker.topic(s.Topic)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
 		return nil, pubsub.ErrClosed
 	}
-	r := &receiver{driver: d, topic: t, sub: s, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	r := &receiver{driver: d, topic: t, sub: s, wake: make(chan struct{}, 1)}
 	if err := t.join(r); err != nil {
 		return nil, err
 	}
@@ -80,11 +94,13 @@ func (d *Driver) Open(_ context.Context, s pubsub.Subscription) (pubsub.Receiver
 	return r, nil
 }
 
-// Capabilities declares order, delayed redelivery and replay of what is retained, and no durability.
+// Capabilities declares all but durability; Dedup is Config.DedupWindow.
 func (d *Driver) Capabilities() pubsub.Capabilities {
 	return pubsub.Capabilities{
-		Driver: "mem", Ordered: true, DelayedNack: true, ReplayFromStart: true,
-		Durability: "held in the memory of this process",
+		Driver: "mem", Ordered: true, DelayedNack: true, ReplayFromStart: true, ReplayFromTime: true, DeliverAt: true,
+		Temporary: true, Dedup: d.broker.cfg.DedupWindow, PublishObeysContext: true,
+		SettleDoesNotBlock: true,
+		Durability:         "held in the memory of this process",
 	}
 }
 
@@ -117,24 +133,24 @@ func (d *Driver) Config() Config { return d.broker.cfg }
 
 // Stats are counts and levels of a broker.
 type Stats struct {
-	// Published counts accepted messages, Dropped those among them that no group and no retention took.
-	Published, Dropped int64
+	// Published counts accepted messages without duplicates, Dropped those among them that no group and no retention
+	// took, Duplicates the messages whose DedupID was known.
+	Published, Dropped, Duplicates int64
 	// Redelivered counts deliveries after the first of a message to a group, LeasesExpired leases that ran out.
 	Redelivered, LeasesExpired int64
 	// Topics, Groups and Receivers are how many there are.
 	Topics, Groups, Receivers int
-	// Pending is the number of messages that groups have not settled, Unread that of dead letters without a group.
+	// Pending is the number of messages that groups have not settled, delayed ones included, Unread that of dead
+	// letters without a group.
 	Pending, Unread int
 }
 
 // Stats returns a snapshot over all drivers of the broker.
 func (d *Driver) Stats() Stats {
-	d.broker.mu.Lock()
-	defer d.broker.mu.Unlock()
 	var s Stats
-	for _, t := range d.broker.topics {
+	for _, t := range d.broker.topics.Range {
 		s.Topics++
-		t.addTo(&s)
+		t.(*topic).addTo(&s)
 	}
 	return s
 }
@@ -150,6 +166,7 @@ func (d *Driver) Metrics() iter.Seq2[string, float64] {
 		s := d.Stats()
 		_ = yield("published_total", float64(s.Published)) &&
 			yield("dropped_total", float64(s.Dropped)) &&
+			yield("duplicates_total", float64(s.Duplicates)) &&
 			yield("redelivered_total", float64(s.Redelivered)) &&
 			yield("leases_expired_total", float64(s.LeasesExpired)) &&
 			yield("topics", float64(s.Topics)) &&
@@ -161,23 +178,15 @@ func (d *Driver) Metrics() iter.Seq2[string, float64] {
 }
 
 func (b *broker) topic(name string) *topic {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	t := b.topics[name]
-	if t == nil {
-		t = &topic{name: name, cfg: &b.cfg, groups: make(map[string]*group)}
-		b.topics[name] = t
+	t, ok := b.topics.Load(name)
+	if !ok {
+		t, _ = b.topics.LoadOrStore(name, newTopic(b, name))
 	}
-	return t
+	return t.(*topic)
 }
 
 func (d *Driver) forget(r *receiver) {
 	d.mu.Lock()
 	delete(d.receivers, r)
 	d.mu.Unlock()
-}
-
-// errModes says that a group is ordered for all its members or for none.
-func errModes(s pubsub.Subscription) error {
-	return fmt.Errorf("mempubsub: group %q of topic %q exists with Ordered %v: remove it to change that", s.Group, s.Topic, !s.Ordered)
 }

@@ -274,7 +274,7 @@ func TestConfig(t *testing.T) {
 		require.ErrorContains(t, err, field)
 	}
 	d := mempubsub.New(mempubsub.Config{})
-	require.Equal(t, mempubsub.Config{Name: "mem", Lanes: 16, MaxPending: 10_000}, d.Config())
+	require.Equal(t, mempubsub.Config{Name: "mem", Lanes: 16, MaxPending: 10_000, WhenFull: "wait"}, d.Config())
 	b, err := json.Marshal(d.Config())
 	require.NoError(t, err)
 	var back mempubsub.Config
@@ -286,5 +286,5 @@ func TestConfig(t *testing.T) {
 	for range d.Metrics() {
 		n++
 	}
-	require.Equal(t, 9, n)
+	require.Equal(t, 10, n)
 }

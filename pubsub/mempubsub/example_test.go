@@ -65,3 +65,21 @@ func ExampleConfig_retain() {
 	})
 	// Output: 42
 }
+
+// A publisher that must not wait is told which group is full.
+func ExampleError() {
+	ctx := context.Background()
+	bus := pubsub.New(mempubsub.New(mempubsub.Config{MaxPending: 1, WhenFull: "reject"}))
+	defer func() { _ = bus.Close() }()
+	if _, err := bus.Open(ctx, pubsub.Subscription{Topic: "orders", Group: "asleep"}); err != nil {
+		panic(err)
+	}
+	fmt.Println(bus.Publish(ctx, pubsub.Message{Topic: "orders"}))
+	err := bus.Publish(ctx, pubsub.Message{Topic: "orders"})
+	if full, ok := errors.AsType[*mempubsub.Error](err); ok {
+		fmt.Println(full.Group, full.Limit, errors.Is(err, mempubsub.ErrFull))
+	}
+	// Output:
+	// <nil>
+	// asleep 1 true
+}

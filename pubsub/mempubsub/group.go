@@ -1,6 +1,7 @@
 package mempubsub
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -10,87 +11,132 @@ import (
 // group is the queue of one group of a topic. The topic's mutex guards it. An unordered group has one lane, which all
 // members share; an ordered one has several, each owned by at most one member.
 type group struct {
-	topic   *topic
-	ordered bool
-	lanes   []lane
-	pending int // unsettled messages
-	open    int // receivers not closed
-	members []*receiver
+	topic     *topic
+	name      string
+	ordered   bool
+	temporary bool
+	full      *Error // what Publish returns when there is no room
+	lanes     []lane
+	delayed   later // given back with a delay, until it is over
+	scheduled later // not yet in their lane, on the wall clock as DeliverAt is
+	asked     uint64
+	pending   int // unsettled messages
+	open      int // receivers not closed
+	members   []*receiver
+	stirred   bool // something may have become deliverable since the last offer
 }
 
-// lane is a queue of unsettled messages in publish order.
+// lane is a queue of messages in publish order. What was given back is older than all that are fresh.
 type lane struct {
-	head, tail *slot
-	next       *slot // first one that can be delivered
-	leased     int
-	epoch      uint64    // counts the times that it began anew
-	owner      *receiver // ordered: the only member that may have its messages
-	heir       *receiver // ordered: who owns it once the owner has settled what it has
+	again  slots // given back, by seq
+	fresh  fifo[*pubsub.Message]
+	taken  uint64 // seq of the next fresh one
+	leased int
+	epoch  uint64    // counts the times that it began anew
+	owner  *receiver // ordered: the only member that may have its messages
+	heir   *receiver // ordered: who owns it once the owner has settled what it has
 }
 
-// slot is one message in a lane, and its own token. A redelivery gets a new slot, so that verdicts about the old one
-// mean nothing.
-type slot struct {
-	msg          pubsub.Message // Attempt counts the deliveries
-	seq          uint64         // position in the lane
-	lane         int
-	state        slotState
-	prev, next   *slot
-	holder       *receiver // when leased
-	deadline     time.Time
-	older, newer *slot // list of the holder's leases by deadline
-}
+func (l *lane) len() int { return len(l.again) + l.fresh.n }
 
-type slotState int
-
-const (
-	queued slotState = iota
-	leased
-	delayed
-	gone // settled, or replaced by a new slot
-)
-
-func newGroup(t *topic, ordered bool) *group {
+func newGroup(t *topic, s pubsub.Subscription) *group {
 	n := 1
-	if ordered {
+	if s.Ordered {
 		n = t.cfg.Lanes
 	}
-	g := &group{topic: t, ordered: ordered, lanes: make([]lane, n)}
+	g := &group{
+		topic: t, name: s.Group, ordered: s.Ordered, temporary: s.Temporary, lanes: make([]lane, n),
+		full: &Error{Topic: t.name, Group: s.Group, Limit: t.cfg.MaxPending, what: "unsettled messages (MaxPending)"},
+	}
 	for i := range g.lanes {
 		g.lanes[i].epoch = 1
 	}
 	return g
 }
 
-func (g *group) enqueue(m *pubsub.Message) {
-	n := laneOf(m.Key, len(g.lanes))
-	l := &g.lanes[n]
-	s := &slot{msg: *m, lane: n, prev: l.tail}
-	s.msg.Attempt = 0
-	if l.tail == nil {
-		l.head = s
-	} else {
-		s.seq = l.tail.seq + 1
-		l.tail.next = s
+// fits says what a further member has against the group.
+func (g *group) fits(s pubsub.Subscription) error {
+	const format = "mempubsub: group %q of topic %q exists with %s %v: remove it to change that"
+	switch {
+	case g.ordered != s.Ordered:
+		return fmt.Errorf(format, s.Group, s.Topic, "Ordered", g.ordered)
+	case g.temporary != s.Temporary:
+		return fmt.Errorf(format, s.Group, s.Topic, "Temporary", g.temporary)
 	}
-	l.tail = s
-	if l.next == nil {
-		l.next = s
-	}
-	g.pending++
-	g.offer(n)
+	return nil
 }
 
-// offer wakes a receiver that waits and may have a message of the lane.
-func (g *group) offer(n int) {
-	l := &g.lanes[n]
-	if l.next == nil {
+// add takes in a message of the topic: at once, or when its time comes.
+func (g *group) add(m *pubsub.Message) {
+	g.pending++
+	if !m.DeliverAt.IsZero() {
+		now, due := g.topic.broker.wall(time.Now()), g.topic.broker.wall(m.DeliverAt)
+		if due > now {
+			g.scheduled.push(&slot{msg: m, seq: g.asked, due: due}, now, g.onSchedule)
+			g.asked++ // messages of the same time keep their order
+			return
+		}
+	}
+	g.enqueue(m)
+}
+
+func (g *group) enqueue(m *pubsub.Message) {
+	l := &g.lanes[laneOf(m.Key, len(g.lanes))]
+	l.fresh.push(m)
+	g.stir(l)
+}
+
+// onSchedule queues messages whose DeliverAt has come, behind those that are there.
+func (g *group) onSchedule() {
+	g.topic.mu.Lock()
+	defer g.topic.unlock()
+	now := g.topic.broker.wall(time.Now())
+	for s := g.scheduled.pop(now, g.onSchedule); s != nil; s = g.scheduled.pop(now, g.onSchedule) {
+		g.enqueue(s.msg)
+	}
+}
+
+// onDelay makes messages deliverable whose delay is over.
+func (g *group) onDelay() {
+	g.topic.mu.Lock()
+	defer g.topic.unlock()
+	now := g.topic.broker.now()
+	for s := g.delayed.pop(now, g.onDelay); s != nil; s = g.delayed.pop(now, g.onDelay) {
+		g.requeue(s)
+	}
+}
+
+func (g *group) requeue(s *slot) {
+	l := &g.lanes[s.lane]
+	l.again.push(s, bySeq)
+	g.stir(l)
+}
+
+// stir notes that the lane may have something for its owner, or for anybody. They hear of it when the topic is unlocked,
+// so that many messages make one wake-up.
+func (g *group) stir(l *lane) {
+	g.stirred = true
+	if l.owner != nil {
+		l.owner.stirred = true
+	}
+}
+
+// offer notifies the owners of lanes that were stirred, or one receiver, which leaves the rest to another.
+func (g *group) offer() {
+	if !g.stirred {
 		return
 	}
+	g.stirred = false
 	if g.ordered {
-		if l.owner != nil {
-			l.owner.notify()
+		for _, r := range g.members {
+			if r.stirred {
+				r.stirred = false
+				r.notify()
+			}
 		}
+		return
+	}
+	if g.lanes[0].len() == 0 {
 		return
 	}
 	for _, r := range g.members {
@@ -102,107 +148,97 @@ func (g *group) offer(n int) {
 }
 
 // take leases up to limit messages to r.
-func (g *group) take(r *receiver, limit int, now time.Time) []pubsub.Delivery {
-	var out []pubsub.Delivery
+func (g *group) take(r *receiver, limit int, now time.Duration) []pubsub.Delivery {
+	there := 0
+	for i := range g.lanes {
+		there += g.lanes[i].available(r)
+	}
+	limit = min(limit, there)
+	if limit == 0 {
+		return nil
+	}
+	out := slices.Grow(r.taken[:0], limit)
+	fresh := make([]slot, limit)
+	due := after(now, r.sub.Lease)
 	for i := range g.lanes {
 		n := (r.turn + i) % len(g.lanes)
 		l := &g.lanes[n]
-		if g.ordered && (l.owner != r || l.heir != r) {
-			continue
-		}
-		for l.next != nil && len(out) < limit && (!g.ordered || l.leased < r.sub.LaneDepth) {
-			if out == nil {
-				out = make([]pubsub.Delivery, 0, min(limit, g.pending))
-			}
-			out = append(out, g.lease(l, r, now))
+		for count := min(l.available(r), limit-len(out)); count > 0; count-- {
+			s := l.next(&fresh[len(out)])
+			s.lane, s.due = int32(n), due
+			out = out[:len(out)+1]
+			g.lease(l, s, r, &out[len(out)-1])
 		}
 		if len(out) == limit {
 			r.turn = (n + 1) % len(g.lanes)
 			break
 		}
 	}
+	r.taken = out
 	return out
 }
 
-// lease hands out the lane's next message.
-func (g *group) lease(l *lane, r *receiver, now time.Time) pubsub.Delivery {
-	s := l.next
-	s.state = leased
-	l.leased++
-	l.skip()
-	if s.msg.Attempt++; s.msg.Attempt > 1 {
-		g.topic.counts.Redelivered++
+// available is the number of messages that r may have of the lane now.
+func (l *lane) available(r *receiver) int {
+	n := l.len()
+	if r.sub.Ordered {
+		if l.owner != r || l.heir != r {
+			return 0
+		}
+		n = min(n, max(0, r.sub.LaneDepth-l.leased))
 	}
-	r.hold(s, now.Add(r.sub.Lease))
-	return pubsub.Delivery{Message: s.msg, Lane: s.lane, Epoch: l.epoch, Token: s}
+	return n
 }
 
-// skip moves next on to a message that can be delivered.
-func (l *lane) skip() {
-	for l.next != nil && l.next.state != queued {
-		l.next = l.next.next
+// next takes the lane's next message out of its queue; a fresh one gets the unused slot.
+func (l *lane) next(unused *slot) *slot {
+	if len(l.again) > 0 {
+		return l.again.pop(bySeq)
 	}
+	unused.msg, unused.seq = l.fresh.pop(), l.taken
+	l.taken++
+	return unused
+}
+
+// lease hands s out as d.
+func (g *group) lease(l *lane, s *slot, r *receiver, d *pubsub.Delivery) {
+	l.leased++
+	if s.attempt++; s.attempt > 1 {
+		g.topic.counts.Redelivered++
+	}
+	r.hold(s)
+	d.Message, d.Lane, d.Epoch, d.Token = *s.msg, int(s.lane), l.epoch, s
+	d.Attempt = int(s.attempt)
 }
 
 // settle takes a message out for good.
 func (g *group) settle(s *slot) {
-	l := &g.lanes[s.lane]
-	s.holder.drop(s)
-	s.state = gone
-	if s.prev == nil {
-		l.head = s.next
-	} else {
-		s.prev.next = s.next
-	}
-	if s.next == nil {
-		l.tail = s.prev
-	} else {
-		s.next.prev = s.prev
-	}
-	l.leased--
 	g.pending--
-	g.topic.free()
-	g.handOver(l)
-	g.offer(s.lane)
+	g.letGo(s)
 }
 
-// giveBack replaces a leased slot by a new one in its place, to be delivered after delay.
+// giveBack makes a leased message wait for delay, and then for its next delivery.
 func (g *group) giveBack(s *slot, delay time.Duration) {
-	l := &g.lanes[s.lane]
-	s.holder.drop(s)
-	fresh := &slot{msg: s.msg, seq: s.seq, lane: s.lane, prev: s.prev, next: s.next}
-	s.state = gone
-	if s.prev == nil {
-		l.head = fresh
+	again := &slot{msg: s.msg, seq: s.seq, lane: s.lane, attempt: s.attempt}
+	if delay > 0 {
+		now := g.topic.broker.now()
+		again.due = after(now, delay)
+		g.delayed.push(again, now, g.onDelay)
 	} else {
-		s.prev.next = fresh
+		g.requeue(again)
 	}
-	if s.next == nil {
-		l.tail = fresh
-	} else {
-		s.next.prev = fresh
-	}
-	l.leased--
-	if delay <= 0 {
-		l.ready(fresh)
-	} else {
-		fresh.state = delayed
-		time.AfterFunc(delay, func() {
-			g.topic.mu.Lock()
-			defer g.topic.mu.Unlock()
-			l.ready(fresh)
-			g.offer(fresh.lane)
-		})
-	}
-	g.handOver(l)
-	g.offer(s.lane)
+	g.letGo(s)
 }
 
-// ready makes a slot deliverable, before all later ones.
-func (l *lane) ready(s *slot) {
-	s.state = queued
-	if l.next == nil || s.seq < l.next.seq {
-		l.next = s
+// letGo ends a lease.
+func (g *group) letGo(s *slot) {
+	s.holder.drop(s)
+	s.holder, s.msg = nil, nil
+	l := &g.lanes[s.lane]
+	l.leased--
+	g.handOver(l)
+	if g.ordered { // the lane has more room
+		g.stir(l)
 	}
 }
 
@@ -213,39 +249,44 @@ func (g *group) expire(s *slot) {
 		g.giveBack(s, 0)
 		return
 	}
-	l := &g.lanes[s.lane]
-	if r := s.holder; !r.waiting { // it may be dead: others first, until it asks for messages again
+	r := s.holder
+	if !r.waiting { // it may be dead: others first, until it asks for messages again
 		g.leave(r)
 	}
-	for it := l.head; it != nil; {
-		next := it.next
-		if it.state == leased {
+	lane := s.lane
+	for it := r.oldest; it != nil; {
+		next := it.newer
+		if it.lane == lane {
 			g.giveBack(it, 0)
 		}
 		it = next
 	}
-	l.epoch++
+	g.lanes[lane].epoch++
 }
 
 // join makes r a member and shares the lanes out anew.
 func (g *group) join(r *receiver) {
-	if !slices.Contains(g.members, r) {
-		g.members = append(g.members, r)
-		g.share()
+	if r.member {
+		return
 	}
+	r.member = true
+	g.members = append(g.members, r)
+	g.share()
 }
 
 func (g *group) leave(r *receiver) {
-	if i := slices.Index(g.members, r); i >= 0 {
-		g.members = slices.Delete(g.members, i, i+1)
-		g.share()
+	if !r.member {
+		return
 	}
+	r.member = false
+	g.members = slices.DeleteFunc(g.members, func(other *receiver) bool { return other == r })
+	g.share()
 }
 
 // share spreads the lanes evenly over the members. A lane changes hands once its owner has settled.
 func (g *group) share() {
+	g.stirred = true // there may be a message that the leaver was woken for
 	if !g.ordered {
-		g.offer(0) // the message that the leaver was woken for
 		return
 	}
 	for i := range g.lanes {
@@ -255,13 +296,15 @@ func (g *group) share() {
 			l.heir = g.members[i%len(g.members)]
 		}
 		g.handOver(l)
-		g.offer(i)
+		g.stir(l)
 	}
 }
 
+// handOver gives the lane to its heir. Without one it stays, so that an owner that comes back goes on where it was.
 func (g *group) handOver(l *lane) {
-	if l.leased == 0 && l.owner != l.heir {
+	if l.leased == 0 && l.heir != nil && l.owner != l.heir {
 		l.owner = l.heir
 		l.epoch++
+		g.stir(l)
 	}
 }

@@ -14,17 +14,30 @@ type receiver struct {
 	group  *group
 	sub    pubsub.Subscription
 	wake   chan struct{} // capacity 1
-	done   chan struct{} // closed by Close
 
 	closed         bool
-	waiting        bool // in Receive
-	turn           int  // the lane to look at first, so that none is starved
+	member         bool              // of its group: not closed, and not taken for dead
+	waiting        bool              // in Receive
+	stirred        bool              // one of its lanes may have something
+	taken          []pubsub.Delivery // used again by every Receive
+	turn           int               // the lane to look at first, so that none is starved
 	oldest, newest *slot
-	timer          *time.Timer // runs while there are leases
+	timer          *time.Timer // of the oldest lease or an earlier one
+	armed          bool        // the timer runs
 }
+
+// keptDeliveries is the longest slice that a receiver keeps.
+const keptDeliveries = 256
 
 // Receive implements pubsub.Receiver.
 func (r *receiver) Receive(ctx context.Context, limit int) ([]pubsub.Delivery, error) {
+	for i := range r.taken { // a receiver that waits holds on to no payload
+		d := &r.taken[i]
+		d.Header, d.Payload, d.Token = nil, nil, nil
+	}
+	if cap(r.taken) > keptDeliveries {
+		r.taken = nil
+	}
 	for {
 		got, err := r.poll(limit)
 		if len(got) > 0 || err != nil {
@@ -32,7 +45,6 @@ func (r *receiver) Receive(ctx context.Context, limit int) ([]pubsub.Delivery, e
 		}
 		select {
 		case <-r.wake:
-		case <-r.done:
 		case <-ctx.Done():
 			r.giveUp()
 			return nil, ctx.Err()
@@ -43,26 +55,32 @@ func (r *receiver) Receive(ctx context.Context, limit int) ([]pubsub.Delivery, e
 // poll takes what there is, or registers the receiver as waiting.
 func (r *receiver) poll(limit int) ([]pubsub.Delivery, error) {
 	r.topic.mu.Lock()
-	defer r.topic.mu.Unlock()
+	defer r.topic.unlock()
 	if r.closed {
 		return nil, pubsub.ErrClosed
 	}
-	r.group.join(r) // again, if a lost lease made it look dead
-	got := r.group.take(r, limit, time.Now())
-	r.waiting = len(got) == 0
-	if !r.waiting && !r.group.ordered {
-		r.group.offer(0) // leave the rest to another
-	}
+	now := r.topic.broker.now()
+	r.waiting = true
+	r.giveBackUntil(now) // or what follows in a lane would be delivered before it, if the timer is late
+	r.group.join(r)      // again, if a lost lease made it look dead
+	got := r.group.take(r, limit, now)
+	r.waiting, r.stirred = len(got) == 0, false
+	r.passOn()
 	return got, nil
 }
 
 // giveUp ends the waiting, and passes on a wake-up that came too late.
 func (r *receiver) giveUp() {
 	r.topic.mu.Lock()
-	defer r.topic.mu.Unlock()
+	defer r.topic.unlock()
 	r.waiting = false
+	r.passOn()
+}
+
+// passOn leaves to others what r does not take.
+func (r *receiver) passOn() {
 	if !r.group.ordered {
-		r.group.offer(0)
+		r.group.stirred = true
 	}
 }
 
@@ -71,6 +89,10 @@ func (r *receiver) notify() {
 		return
 	}
 	r.waiting = false
+	r.topic.woken = append(r.topic.woken, r)
+}
+
+func (r *receiver) wakeUp() {
 	select {
 	case r.wake <- struct{}{}:
 	default:
@@ -80,11 +102,11 @@ func (r *receiver) notify() {
 // Settle implements pubsub.Receiver.
 func (r *receiver) Settle(_ context.Context, verdicts []pubsub.Verdict) error {
 	r.topic.mu.Lock()
-	defer r.topic.mu.Unlock()
-	now := time.Now()
+	defer r.topic.unlock()
+	pending := r.group.pending
 	for _, v := range verdicts {
 		s, ok := v.Token.(*slot)
-		if !ok || s.state != leased || s.holder != r {
+		if !ok || s.holder != r {
 			continue // settled before, or not its any more
 		}
 		switch v.Kind {
@@ -94,8 +116,12 @@ func (r *receiver) Settle(_ context.Context, verdicts []pubsub.Verdict) error {
 			r.group.giveBack(s, v.Delay)
 		case pubsub.Extend:
 			r.drop(s)
-			r.hold(s, now.Add(r.sub.Lease))
+			s.due = after(r.topic.broker.now(), r.sub.Lease)
+			r.hold(s)
 		}
+	}
+	if r.group.pending < pending {
+		r.topic.roomy = true
 	}
 	return nil
 }
@@ -105,24 +131,34 @@ func (r *receiver) Close() error {
 	r.topic.mu.Lock()
 	if !r.closed {
 		r.closed = true
-		close(r.done)
-		r.group.open--
-		r.group.leave(r)
-		for r.oldest != nil {
-			r.group.giveBack(r.oldest, 0)
-		}
-		if r.timer != nil {
-			r.timer.Stop()
-		}
+		r.leave()
 	}
-	r.topic.mu.Unlock()
+	r.topic.unlock()
 	r.driver.forget(r)
 	return nil
 }
 
-// hold appends a lease, which has the latest deadline of all.
-func (r *receiver) hold(s *slot, deadline time.Time) {
-	s.holder, s.deadline = r, deadline
+// leave gives back what r holds, and ends a temporary group with its last receiver.
+func (r *receiver) leave() {
+	g := r.group
+	g.open--
+	g.leave(r)
+	for r.oldest != nil {
+		g.giveBack(r.oldest, 0)
+	}
+	if r.timer != nil {
+		r.timer.Stop()
+	}
+	if g.temporary && g.open == 0 {
+		r.topic.drop(g)
+	}
+	r.waiting = false
+	r.wakeUp()
+}
+
+// hold appends a lease, which is the last to end.
+func (r *receiver) hold(s *slot) {
+	s.holder = r
 	s.older, s.newer = r.newest, nil
 	if r.newest == nil {
 		r.oldest = s
@@ -130,9 +166,19 @@ func (r *receiver) hold(s *slot, deadline time.Time) {
 		r.newest.newer = s
 	}
 	r.newest = s
-	if r.timer == nil {
-		r.timer = time.AfterFunc(r.sub.Lease, r.expire)
+	if !r.armed {
+		r.arm(r.sub.Lease)
 	}
+}
+
+// arm sets the timer. One serves all leases: it is set for the oldest, and is left alone when that one is settled.
+func (r *receiver) arm(d time.Duration) {
+	r.armed = true
+	if r.timer == nil {
+		r.timer = time.AfterFunc(d, r.expire)
+		return
+	}
+	r.timer.Reset(d)
 }
 
 // drop takes a lease out of the list.
@@ -150,16 +196,21 @@ func (r *receiver) drop(s *slot) {
 	s.older, s.newer = nil, nil
 }
 
-// expire gives back what was leased too long ago. One timer serves all leases: it is set for the oldest.
-func (r *receiver) expire() {
-	r.topic.mu.Lock()
-	defer r.topic.mu.Unlock()
-	now := time.Now()
-	for r.oldest != nil && !r.oldest.deadline.After(now) {
+// giveBackUntil gives back what was leased too long ago.
+func (r *receiver) giveBackUntil(now time.Duration) {
+	for r.oldest != nil && r.oldest.due <= now {
 		r.group.expire(r.oldest)
 	}
-	r.timer = nil
+}
+
+// expire is called by the timer.
+func (r *receiver) expire() {
+	r.topic.mu.Lock()
+	defer r.topic.unlock()
+	now := r.topic.broker.now()
+	r.giveBackUntil(now)
+	r.armed = false
 	if r.oldest != nil {
-		r.timer = time.AfterFunc(r.oldest.deadline.Sub(now), r.expire)
+		r.arm(r.oldest.due - now)
 	}
 }

@@ -4,103 +4,185 @@ import (
 	"context"
 	"fmt"
 	"hash/maphash"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/backstay-go/backstay/pubsub"
 )
 
 // topic has the groups of one topic. Its mutex guards them and their receivers.
 type topic struct {
-	name string
-	cfg  *Config
+	name   string
+	broker *broker
+	cfg    *Config
 
 	mu       sync.Mutex
 	groups   map[string]*group
-	retained []pubsub.Message // the latest cfg.Retain messages
-	unread   []pubsub.Message // dead letters for the first group to come
-	keep     bool             // keep unread ones
-	freed    chan struct{}    // what publishers wait for; nil if none does
+	all      []*group              // the same, for speed
+	retained fifo[*pubsub.Message] // the latest cfg.Retain messages
+	unread   []*pubsub.Message     // dead letters for the first group to come
+	keep     bool                  // keep unread ones
+	recent   recent                // used if cfg.DedupWindow is set
+	freed    chan struct{}         // what publishers wait for; nil if none does
+	roomy    bool                  // they are to be woken
+	woken    []*receiver           // to be woken
 	counts   Stats
 }
 
-// publish queues m for every group, when all have room.
-func (t *topic) publish(ctx context.Context, closed <-chan struct{}, m *pubsub.Message) error {
+// together is how many messages of a batch are kept in one piece of memory, until all of them are settled.
+const together = 4
+
+func newTopic(b *broker, name string) *topic {
+	return &topic{
+		name: name, broker: b, cfg: &b.cfg, groups: make(map[string]*group),
+		recent: recent{window: b.cfg.DedupWindow, limit: maxRecent},
+	}
+}
+
+// publish queues messages for every group, as many as there is room for, and says how many that were. The groups look
+// at them once all are there.
+//
+// The messages stay where they are, for all groups to share, if there is one: a slice of many would be kept by the last.
+func (t *topic) publish(ctx context.Context, closed <-chan struct{}, msgs []pubsub.Message, many bool) (int, error) {
+	var own []pubsub.Message
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	for !t.hasRoom() {
-		if err := t.waitForRoom(ctx, closed); err != nil {
+	defer t.unlock()
+	select {
+	case <-closed:
+		return 0, pubsub.ErrClosed
+	default:
+	}
+	for i := range msgs {
+		m := &msgs[i]
+		if many {
+			if i%together == 0 {
+				own = slices.Clone(msgs[i:min(i+together, len(msgs))])
+			}
+			m = &own[i%together]
+		}
+		if err := t.admit(ctx, closed, m); err != nil {
+			return i, err
+		}
+	}
+	return len(msgs), nil
+}
+
+// admit queues m when every group has room, unless it is a duplicate.
+func (t *topic) admit(ctx context.Context, closed <-chan struct{}, m *pubsub.Message) error {
+	var id dedupID
+	if t.cfg.DedupWindow > 0 {
+		id = hashID(m)
+	}
+	for {
+		if t.cfg.DedupWindow > 0 && t.recent.has(id, t.broker.now()) {
+			t.counts.Duplicates++
+			return nil
+		}
+		full := t.full()
+		switch {
+		case full == nil:
+			if t.cfg.DedupWindow > 0 {
+				t.recent.add(id, t.broker.now())
+			}
+			t.accept(m)
+			return nil
+		case t.cfg.WhenFull == rejects:
+			return full
+		}
+		if err := t.waitForRoom(ctx, closed, full); err != nil {
 			return err
 		}
 	}
-	select {
-	case <-closed:
-		return pubsub.ErrClosed
-	default:
-	}
-	t.counts.Published++
-	t.retain(m)
-	switch {
-	case len(t.groups) > 0:
-		for _, g := range t.groups {
-			g.enqueue(m)
+}
+
+// full says what has no room for another message, nil if all have.
+func (t *topic) full() *Error {
+	for _, g := range t.all {
+		if g.pending >= t.cfg.MaxPending {
+			return g.full
 		}
-	case t.keep:
-		t.unread = append(t.unread, *m)
-	case t.cfg.Retain == 0:
-		t.counts.Dropped++
+	}
+	if len(t.all) == 0 && t.keep && len(t.unread) >= t.cfg.MaxPending {
+		return &Error{Topic: t.name, Limit: t.cfg.MaxPending, what: "dead letters that nobody has read (MaxPending)"}
+	}
+	if t.cfg.DedupWindow > 0 && t.recent.full() {
+		return &Error{Topic: t.name, Limit: t.recent.limit, what: fmt.Sprintf("IDs to remember (DedupWindow %v)", t.cfg.DedupWindow)}
 	}
 	return nil
 }
 
-func (t *topic) hasRoom() bool {
-	for _, g := range t.groups {
-		if g.pending >= t.cfg.MaxPending {
-			return false
-		}
-	}
-	return len(t.groups) > 0 || !t.keep || len(t.unread) < t.cfg.MaxPending
-}
-
 // waitForRoom waits without the mutex, which it gives up meanwhile.
-func (t *topic) waitForRoom(ctx context.Context, closed <-chan struct{}) error {
+func (t *topic) waitForRoom(ctx context.Context, closed <-chan struct{}, full *Error) error {
 	if t.freed == nil {
 		t.freed = make(chan struct{})
 	}
 	freed := t.freed
-	t.mu.Unlock()
+	var forgotten <-chan time.Time
+	if t.cfg.DedupWindow > 0 && t.recent.full() {
+		timer := time.NewTimer(t.recent.order.at(0).until - t.broker.now())
+		defer timer.Stop()
+		forgotten = timer.C
+	}
+	t.unlock()
 	var err error
 	select {
 	case <-freed:
+	case <-forgotten:
 	case <-closed:
 		err = pubsub.ErrClosed
 	case <-ctx.Done():
-		err = fmt.Errorf("mempubsub: topic %q: a group has %d unsettled messages: %w", t.name, t.cfg.MaxPending, ctx.Err())
+		err = fmt.Errorf("%w: %w", full, ctx.Err())
 	}
 	t.mu.Lock()
 	return err
 }
 
-// free wakes the publishers that wait.
-func (t *topic) free() {
-	if t.freed != nil {
-		close(t.freed)
-		t.freed = nil
+// unlock gives up the mutex and then wakes whom the changes concern. Woken before, they would run into it.
+func (t *topic) unlock() {
+	for _, g := range t.all {
+		g.offer()
+	}
+	var freed chan struct{}
+	if t.roomy {
+		freed, t.freed, t.roomy = t.freed, nil, false
+	}
+	var woken [8]*receiver
+	n := copy(woken[:], t.woken)
+	for _, r := range t.woken[n:] {
+		r.wakeUp()
+	}
+	clear(t.woken)
+	t.woken = t.woken[:0]
+	t.mu.Unlock()
+	if freed != nil {
+		close(freed)
+	}
+	for _, r := range woken[:n] {
+		r.wakeUp()
 	}
 }
 
-func (t *topic) retain(m *pubsub.Message) {
-	if t.cfg.Retain == 0 {
+// accept gives m to those who want it.
+func (t *topic) accept(m *pubsub.Message) {
+	t.counts.Published++
+	unread := t.keep && len(t.all) == 0
+	if len(t.all) == 0 && !unread && t.cfg.Retain == 0 {
+		t.counts.Dropped++
 		return
 	}
-	if len(t.retained) >= 2*t.cfg.Retain { // move down now and then, not every time
-		t.retained = append([]pubsub.Message(nil), t.latest()...)
+	for _, g := range t.all {
+		g.add(m)
 	}
-	t.retained = append(t.retained, *m)
-}
-
-// latest is the retained messages, oldest first.
-func (t *topic) latest() []pubsub.Message {
-	return t.retained[max(0, len(t.retained)-t.cfg.Retain):]
+	if unread {
+		t.unread = append(t.unread, m)
+	}
+	if t.cfg.Retain > 0 {
+		t.retained.push(m)
+		if t.retained.n > t.cfg.Retain {
+			t.retained.pop()
+		}
+	}
 }
 
 // keepUnread makes the topic keep messages that no group takes, since they are dead letters.
@@ -113,13 +195,13 @@ func (t *topic) keepUnread() {
 // join adds a receiver to its group.
 func (t *topic) join(r *receiver) error {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer t.unlock()
 	g := t.groups[r.sub.Group]
 	if g == nil {
 		g = t.newGroup(r.sub)
 	}
-	if g.ordered != r.sub.Ordered {
-		return errModes(r.sub)
+	if err := g.fits(r.sub); err != nil {
+		return err
 	}
 	r.group = g
 	g.open++
@@ -127,15 +209,20 @@ func (t *topic) join(r *receiver) error {
 	return nil
 }
 
+// newGroup begins a group with what is unread, which no group has seen, and with that part of the retained messages
+// before it which the subscription asks for.
 func (t *topic) newGroup(s pubsub.Subscription) *group {
-	g := newGroup(t, s.Ordered)
+	g := newGroup(t, s)
 	t.groups[s.Group] = g
-	backlog := t.unread
-	if latest := t.latest(); s.Start == "start" && len(latest) > len(backlog) {
-		backlog = latest
+	t.all = append(t.all, g)
+	from, timed := s.StartTime()
+	for i := range t.retained.n - len(t.unread) {
+		if m := t.retained.at(i); s.Start == "start" || timed && !m.Time.Before(from) {
+			g.add(m)
+		}
 	}
-	for i := range backlog {
-		g.enqueue(&backlog[i])
+	for _, m := range t.unread {
+		g.add(m)
 	}
 	t.unread = nil
 	return g
@@ -143,7 +230,7 @@ func (t *topic) newGroup(s pubsub.Subscription) *group {
 
 func (t *topic) remove(group string) error {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer t.unlock()
 	g := t.groups[group]
 	if g == nil {
 		return nil
@@ -151,9 +238,17 @@ func (t *topic) remove(group string) error {
 	if g.open > 0 {
 		return fmt.Errorf("mempubsub: group %q of topic %q has %d open receivers", group, t.name, g.open)
 	}
-	delete(t.groups, group)
-	t.free()
+	t.drop(g)
 	return nil
+}
+
+// drop forgets a group.
+func (t *topic) drop(g *group) {
+	delete(t.groups, g.name)
+	t.all = slices.DeleteFunc(t.all, func(other *group) bool { return other == g })
+	g.delayed.stop()
+	g.scheduled.stop()
+	t.roomy = true
 }
 
 func (t *topic) addTo(s *Stats) {
@@ -161,11 +256,12 @@ func (t *topic) addTo(s *Stats) {
 	defer t.mu.Unlock()
 	s.Published += t.counts.Published
 	s.Dropped += t.counts.Dropped
+	s.Duplicates += t.counts.Duplicates
 	s.Redelivered += t.counts.Redelivered
 	s.LeasesExpired += t.counts.LeasesExpired
 	s.Groups += len(t.groups)
 	s.Unread += len(t.unread)
-	for _, g := range t.groups {
+	for _, g := range t.all {
 		s.Receivers += g.open
 		s.Pending += g.pending
 	}

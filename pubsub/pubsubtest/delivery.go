@@ -88,11 +88,27 @@ func nackRedelivers(e *env) {
 	in.once(msgs)
 	mu.Lock()
 	defer mu.Unlock()
+	exact := 0
 	for id, got := range attempts {
-		if fmt.Sprint(got) != "[1 2 3]" {
+		if got[0] != 1 || !rises(got) {
 			e.Errorf("message %s: attempts were numbered %v, want 1 2 3", id, got)
 		}
+		if len(got) == 3 {
+			exact++
+		}
 	}
+	if exact == 0 { // a broker may deliver one of them once more
+		e.Errorf("attempts were numbered %v, want 1 2 3", attempts)
+	}
+}
+
+func rises(numbers []int) bool {
+	for i := range len(numbers) - 1 {
+		if numbers[i] >= numbers[i+1] {
+			return false
+		}
+	}
+	return true
 }
 
 func delayHonoured(e *env) {
@@ -290,6 +306,7 @@ func badMessages(e *env) {
 		"wildcard":     {Topic: "orders.>"},
 		"dots":         {Topic: "orders..x"},
 		"long topic":   {Topic: strings.Repeat("x", 250)},
+		"ID":           {Topic: topic, ID: "\xff"},
 		"key":          {Topic: topic, Key: "\xff"},
 		"header name":  {Topic: topic, Header: pubsub.Header{"a b": "x"}},
 		"header value": {Topic: topic, Header: pubsub.Header{"a": "\xff"}},
@@ -301,7 +318,7 @@ func badMessages(e *env) {
 			e.Errorf("%s: Publish returned %v, want a *PublishError for both messages", name, err)
 			continue
 		}
-		if p, ok := pe.Failed[1].Err.(interface{ Permanent() bool }); !ok || !p.Permanent() {
+		if !isPermanent(pe.Failed[1].Err) {
 			e.Errorf("%s: the failure %v is not permanent", name, pe.Failed[1].Err)
 		}
 	}
@@ -314,9 +331,6 @@ func badMessages(e *env) {
 
 func longPayload(e *env) {
 	limit := e.driver.Capabilities().MaxPayload
-	if limit == 0 || limit > 64<<20 {
-		e.Skip("the driver declares no limit that can be tried")
-	}
 	err := e.bus.Publish(e.soon(), pubsub.Message{Topic: topic, Payload: make([]byte, limit+1)})
 	if err == nil {
 		e.Error("a payload beyond MaxPayload was accepted")

@@ -15,7 +15,7 @@ func leaseExtended(e *env) {
 	var runs atomic.Int32
 	slow := func(ctx context.Context, m pubsub.Message) error {
 		runs.Add(1)
-		timer := time.NewTimer(e.h.Lease * 2)
+		timer := time.NewTimer(e.h.Lease + e.h.Lease/4)
 		defer timer.Stop()
 		select {
 		case <-timer.C:

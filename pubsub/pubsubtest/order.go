@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -205,10 +206,11 @@ func laneAnew(e *env) {
 	r := e.receiver(e.driver, s)
 	msgs := oneKey(6)
 	e.publish(msgs[:3]...)
-	first, err := r.Receive(e.soon(), 3)
+	got, err := r.Receive(e.soon(), 3)
 	if err != nil {
 		e.Fatalf("Receive: %v", err)
 	}
+	first := slices.Clone(got) // the driver may use its slice again
 	ctx, cancel := context.WithTimeout(e.soon(), e.h.Lease/2)
 	defer cancel()
 	for len(first) < 3 && ctx.Err() == nil { // a driver may deliver fewer of a lane at a time, down to one
@@ -245,7 +247,7 @@ func laneDepth(e *env) {
 	s := e.filled("g")
 	s.Ordered, s.LaneDepth = true, 3
 	r := e.receiver(e.driver, s)
-	msgs := oneKey(20)
+	msgs := oneKey(8)
 	e.publish(msgs...)
 	next := 0
 	var open []pubsub.Delivery
