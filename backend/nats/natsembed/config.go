@@ -1,7 +1,6 @@
 package natsembed
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,7 +8,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/backstay-go/backstay/backend/nats/internal/jsonconf"
+	"github.com/backstay-go/backstay/configdata"
 )
 
 // Config says where the server keeps its data and who can reach it. It is plain data; only Dir is required. Its JSON
@@ -17,43 +16,25 @@ import (
 // while the server runs.
 type Config struct {
 	// Name is the server's name in logs, metrics and errors. Default "backstay".
-	Name string `json:"name,omitempty"`
+	Name string `json:"name"`
 	// Dir is the directory of the stored messages; it is created when missing. A server started on the directory of an
 	// earlier one goes on where that one stopped. Required.
-	Dir string `json:"dir,omitempty"`
+	Dir string `json:"dir"`
 	// Listen is the host:port for connections over TCP. The host must be a loopback address, since such a server asks
 	// nobody for credentials; port 0 takes a free one, see Server.URL. Default: no TCP, only Server.Connect.
-	Listen string `json:"listen,omitempty"`
+	Listen string `json:"listen"`
 	// SyncAlways makes the server fsync every message before it acknowledges it. Default false: a kill of the process
 	// loses nothing that was acknowledged, a loss of power up to the last two minutes.
-	SyncAlways bool `json:"sync_always,omitempty"`
+	SyncAlways bool `json:"sync_always"`
 	// StartTimeout bounds Start, which has to read what is in Dir. Default 30s; negative is refused.
-	StartTimeout time.Duration `json:"start_timeout,omitempty"`
+	StartTimeout time.Duration `json:"start_timeout"`
 }
-
-type plainConfig Config
 
 // MarshalJSON writes the fields that are not zero.
-func (c Config) MarshalJSON() ([]byte, error) {
-	return json.Marshal(struct {
-		plainConfig
-		StartTimeout jsonconf.Duration `json:"start_timeout,omitzero"`
-	}{plainConfig(c), jsonconf.Duration(c.StartTimeout)})
-}
+func (c Config) MarshalJSON() ([]byte, error) { return configdata.Marshal(c) }
 
 // UnmarshalJSON replaces all of c; unknown fields are an error.
-func (c *Config) UnmarshalJSON(b []byte) error {
-	var w struct {
-		plainConfig
-		StartTimeout jsonconf.Duration `json:"start_timeout"`
-	}
-	if err := jsonconf.Unmarshal(b, &w); err != nil {
-		return err
-	}
-	*c = Config(w.plainConfig)
-	c.StartTimeout = time.Duration(w.StartTimeout)
-	return nil
-}
+func (c *Config) UnmarshalJSON(b []byte) error { return configdata.Unmarshal(b, c) }
 
 // Validate reports every fault at once.
 func (c Config) Validate() error {

@@ -9,20 +9,16 @@ import (
 )
 
 func TestConformance(t *testing.T) {
-	for _, b := range brokers(t) {
-		t.Run(b.name, func(t *testing.T) {
-			t.Parallel()
-			pubsubtest.Run(t, pubsubtest.Harness{
-				New: func(t *testing.T) pubsub.Driver {
-					conn := b.connect(t)
-					return newDriver(t, conn, natspubsub.Config{Prefix: freshPrefix(t, conn)})
-				},
-				Reopen: func(t *testing.T, d pubsub.Driver) pubsub.Driver {
-					conn := b.connect(t)
-					_, _, cfg := d.(*natspubsub.Driver).Describe()
-					return newDriver(t, conn, cfg.(natspubsub.Config))
-				},
-			})
+	onBrokers(t, func(t *testing.T, b broker) {
+		pubsubtest.Run(t, pubsubtest.Harness{
+			New: func(t *testing.T) pubsub.Driver {
+				return newDriver(t, b.connect(t), natspubsub.Config{})
+			},
+			Reopen: func(t *testing.T, d pubsub.Driver) pubsub.Driver {
+				_, _, cfg := d.(*natspubsub.Driver).Describe()
+				return newDriver(t, b.connect(t), cfg.(natspubsub.Config))
+			},
+			Parallel: 6,
 		})
-	}
+	})
 }

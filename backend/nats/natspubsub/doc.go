@@ -3,14 +3,18 @@
 // # Guarantees
 //
 //	delivery    at least once, to every group; a message leaves a group only by an Ack
+//	acks        sent at once, confirmed by a round trip every 20 ms, and sent again if the connection was lost before;
+//	            a drain waits for the last ones
 //	order       per key, for ordered subscriptions: lane by lane, one message of a lane in flight
 //	durability  as Storage, Replicas and the server's sync_interval say; see below
 //	duplicates  a message whose ID the topic has seen in the last two minutes is accepted and not stored again
 //	in doubt    an error of Publish wraps pubsub.ErrInDoubt when the answer was lost, and only then may the message have
 //	            been stored
+//	time        Publish returns after Config.PublishTimeout at the latest, also when the connection takes no bytes
 //
-// The window of duplicates covers the repetition of a Publish in doubt. It also means that a message cannot be published
-// to one topic twice on purpose, say out of a dead-letter topic, within two minutes under its old ID: give it a new one.
+// The window of duplicates covers the repetition of a Publish in doubt; Capabilities.Dedup is the shortest of the topics
+// in use. It also means that a message cannot be published to one topic twice on purpose within two minutes under its
+// old ID. Bus.Redrive, which gives each dead letter a pubsub.DedupID of its own, is free of that.
 //
 // File storage survives the kill of a server: it has written a message to the operating system before it acknowledges
 // it, but runs fsync only every two minutes unless it is configured with sync_interval: always. A client cannot see
@@ -31,14 +35,27 @@
 //
 // Unordered groups have one durable consumer, without these limits. A group is one or the other for good.
 //
+// # Delay
+//
+// Since version 2.12, and where Config.MaxBytes sets no bound, the server itself holds a message back until its
+// DeliverAt, and for up to half a second longer. It waits under a subject of its own and becomes the last message of its
+// lane when its time has come, so it does not hold up its key. A stream that was made without this, and a time beyond
+// the stream's MaxAge, are refused. An unordered group is sent what waits as well, once and unnoticed: its members drop
+// it, which costs less than a filter in the server does for all other messages.
+//
 // # Failures
 //
 // Receivers outlast the restart of a server and the loss of a connection. They end when the connection is closed for good
-// (New: give the connection unlimited reconnects; Open does) and when their stream or consumer is deleted. A receiver asks
-// for as many messages as its consumer has room for. An ordered one may hold one message per lane beyond that, whose
-// leases it extends as long as its owner receives or settles; after a lease without either, it gives them back.
+// and when their stream or consumer is deleted. Give New a connection with unlimited reconnects, short pings and a short
+// nats.FlusherTimeout, as Open does: a connection that hangs is not noticed before.
 //
-// Server 2.9.10 can forget what a closing member gives back until its lease has run out; 2.15 does not.
+// A receiver asks for as many messages as its consumer has room for, and ahead of that for as many as it has lately
+// taken in 20 ms, if these were 64 or more: a fast consumer does not wait for the server, a slow one keeps nothing from
+// the other members. An ordered one may hold one message per lane. The leases of what is held it extends as long as its
+// owner receives or settles; after a lease without either, it gives all of it back.
+//
+// A member that is killed or stopped holds up its lanes for a lease and, since the server still answers its requests,
+// half a lease more, five seconds at most.
 //
 // # On the wire
 //

@@ -22,10 +22,14 @@ type Driver struct {
 	conn    *nats.Conn
 	owned   bool // conn is closed with the driver
 	js      jetstream.JetStream
-	topics  sync.Map // topic → struct{}: streams known to exist
+	topics  sync.Map // name → *topic: streams known to exist
 	counts  counts
 	closed  atomic.Bool
 	release func()
+
+	publisher *publisher
+	schedules bool         // the server can hold messages back, and the Config lets it
+	dedup     atomic.Int64 // nanoseconds
 }
 
 var _ pubsub.Driver = (*Driver)(nil)
@@ -52,7 +56,10 @@ func New(ctx context.Context, conn *nats.Conn, cfg Config) (*Driver, error) {
 // is closed. It fails when none of the servers answers, and as New does. Options, such as credentials, are those of
 // nats.Connect.
 func Open(ctx context.Context, url string, cfg Config, opts ...nats.Option) (*Driver, error) {
-	base := []nats.Option{nats.MaxReconnects(-1), nats.Name("backstay")}
+	base := []nats.Option{
+		nats.MaxReconnects(-1), nats.Name("backstay"),
+		nats.PingInterval(pingInterval), nats.FlusherTimeout(writeTimeout),
+	}
 	if deadline, ok := ctx.Deadline(); ok {
 		base = append(base, nats.Timeout(max(time.Until(deadline), time.Millisecond)))
 	}
@@ -69,6 +76,13 @@ func Open(ctx context.Context, url string, cfg Config, opts ...nats.Option) (*Dr
 	return d, nil
 }
 
+const (
+	// pingInterval finds a silent connection dead after the third ping.
+	pingInterval = 5 * time.Second
+	// writeTimeout ends a connection that takes no bytes, during which every method of it hangs.
+	writeTimeout = 5 * time.Second
+)
+
 func (d *Driver) connectJetStream(ctx context.Context) error {
 	var major, minor int
 	version := d.conn.ConnectedServerVersion()
@@ -76,26 +90,44 @@ func (d *Driver) connectJetStream(ctx context.Context) error {
 		return fmt.Errorf("version %s is too old: 2.9 or later is needed", version)
 	}
 	var err error
-	d.js, err = jetstream.New(d.conn,
-		jetstream.WithPublishAsyncTimeout(d.cfg.PublishTimeout+time.Second), // later than Publish gives up itself
-		jetstream.WithPublishAsyncMaxPending(maxInFlight))
+	if d.js, err = jetstream.New(d.conn); err != nil {
+		return err
+	}
+	account, err := d.js.AccountInfo(ctx)
 	if err != nil {
 		return err
 	}
-	_, err = d.js.AccountInfo(ctx)
+	d.schedules = account.API.Level >= levelSchedules && d.cfg.MaxBytes == 0
+	d.dedup.Store(int64(dedupWindow))
+	if d.cfg.MaxAge > 0 {
+		d.noteDedup(d.cfg.MaxAge)
+	}
+	d.publisher, err = newPublisher(d)
 	return err
 }
 
-// Capabilities says what the server that is connected now can do.
+const (
+	// levelSchedules is the server's API level since which it can hold messages back: 2.12.
+	levelSchedules = 2
+	// dedupWindow is what the server gives a stream that does not ask for another.
+	dedupWindow = 2 * time.Minute
+)
+
+// Capabilities says what the server can do that the driver was connected to. Dedup is that of the topics in use.
 func (d *Driver) Capabilities() pubsub.Capabilities {
 	return pubsub.Capabilities{
-		Driver:          "nats",
-		Ordered:         true,
-		DelayedNack:     true,
-		Durable:         d.cfg.Storage == "file",
-		ReplayFromStart: true,
-		MaxPayload:      maxPayload(d.conn.MaxPayload()),
-		Durability:      d.cfg.durability(),
+		Driver:              "nats",
+		Ordered:             true,
+		DelayedNack:         true,
+		Durable:             d.cfg.Storage == "file",
+		ReplayFromStart:     true,
+		ReplayFromTime:      true,
+		DeliverAt:           d.schedules,
+		Temporary:           true,
+		Dedup:               time.Duration(d.dedup.Load()),
+		PublishObeysContext: true,
+		MaxPayload:          maxPayload(d.publisher.maxPayload.Load()),
+		Durability:          d.cfg.durability(),
 	}
 }
 
@@ -111,7 +143,7 @@ func (d *Driver) Close() error {
 
 func (d *Driver) doClose() {
 	d.closed.Store(true)
-	d.js.CleanupPublisher()
+	d.publisher.close()
 	if d.owned {
 		d.conn.Close()
 	}

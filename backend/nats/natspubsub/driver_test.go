@@ -35,15 +35,15 @@ func TestGuaranteeMismatchIsRefused(t *testing.T) {
 		} {
 			tc.cfg.Prefix = prefix
 			other := newDriver(t, conn, tc.cfg)
-			_, err := other.Open(t.Context(), pubsub.Subscription{Topic: "t", Group: "g", Lease: time.Second})
+			_, err := other.Open(soon(t), pubsub.Subscription{Topic: "t", Group: "g", Lease: time.Second})
 			require.ErrorIs(t, err, natspubsub.ErrMismatch)
 			require.ErrorContains(t, err, tc.text)
-			require.ErrorContains(t, other.Publish(t.Context(), []pubsub.Message{message("2", "")})[0], tc.text)
+			require.ErrorContains(t, other.Publish(soon(t), []pubsub.Message{message("2", "")})[0], tc.text)
 		}
 		publish(t, newDriver(t, conn, natspubsub.Config{Prefix: prefix}), message("2", "")) // zero fields take what is there
 
 		open(t, d, nil)
-		_, err := d.Open(t.Context(), pubsub.Subscription{Topic: "t", Group: "g", Ordered: true, Lease: time.Second})
+		_, err := d.Open(soon(t), pubsub.Subscription{Topic: "t", Group: "g", Ordered: true, Lease: time.Second})
 		require.ErrorIs(t, err, natspubsub.ErrMismatch)
 		require.ErrorContains(t, err, "Subscription.Ordered is true, found false")
 	})
@@ -59,10 +59,14 @@ func TestForeignConsumerIsRefused(t *testing.T) {
 		"delivery limit": {Durable: "limited", AckPolicy: jetstream.AckExplicitPolicy, MaxDeliver: 3},
 		"ack policy":     {Durable: "noack", AckPolicy: jetstream.AckNonePolicy},
 		"filter":         {Durable: "part", AckPolicy: jetstream.AckExplicitPolicy, FilterSubject: "f.t.1"},
+		"Temporary":      {Name: "passing", AckPolicy: jetstream.AckExplicitPolicy, InactiveThreshold: time.Minute},
 	} {
-		_, err := js.CreateConsumer(t.Context(), "f~t", cfg)
+		if cfg.FilterSubject == "" {
+			cfg.FilterSubject = "f.t.*"
+		}
+		_, err := js.CreateConsumer(soon(t), "f~t", cfg)
 		require.NoError(t, err)
-		_, err = d.Open(t.Context(), pubsub.Subscription{Topic: "t", Group: cfg.Durable, Lease: time.Second})
+		_, err = d.Open(soon(t), pubsub.Subscription{Topic: "t", Group: cfg.Durable + cfg.Name, Lease: time.Second})
 		require.ErrorIs(t, err, natspubsub.ErrMismatch)
 		require.ErrorContains(t, err, name)
 	}
@@ -76,7 +80,7 @@ func TestLeaseOnlyGrows(t *testing.T) {
 	require.NoError(t, err)
 	for _, step := range [][2]time.Duration{{5 * time.Second, 5 * time.Second}, {9 * time.Second, 9 * time.Second}, {time.Second, 9 * time.Second}} {
 		open(t, d, func(s *pubsub.Subscription) { s.Lease = step[0] })
-		c, err := js.Consumer(t.Context(), "l~t", "g")
+		c, err := js.Consumer(soon(t), "l~t", "g")
 		require.NoError(t, err)
 		require.Equal(t, step[1], c.CachedInfo().Config.AckWait)
 	}
@@ -90,7 +94,7 @@ func TestOpenTogether(t *testing.T) {
 			d := newDriver(t, conn, natspubsub.Config{Prefix: prefix})
 			wg.Go(func() {
 				s := pubsub.Subscription{Topic: "t", Group: "g", Ordered: true, Lease: time.Second, Start: []string{"start", "end"}[i%2]}
-				r, err := d.Open(t.Context(), s)
+				r, err := d.Open(soon(t), s)
 				if err == nil {
 					err = r.Close()
 				}
@@ -121,16 +125,21 @@ func TestTopicsNeverMix(t *testing.T) {
 func TestBadNamesAreRefused(t *testing.T) {
 	conn := inProcess(t).connect(t)
 	d := newDriver(t, conn, natspubsub.Config{Prefix: "p"})
-	for _, topic := range []string{"", ".", "a.", ".a", "a..b", "a b", "a*", "a.>", "a\n", "ü", strings.Repeat("x", 254)} {
-		errs := d.Publish(t.Context(), []pubsub.Message{{ID: "1", Topic: topic}})
+	for _, topic := range []string{"", ".", "a.", ".a", "a..b", "a b", "a*", "a.>", "a\n", "ü", strings.Repeat("x", 250)} {
+		errs := d.Publish(soon(t), []pubsub.Message{{ID: "1", Topic: topic}})
 		require.ErrorContains(t, errs[0], fmt.Sprintf("topic %q", topic))
 	}
-	publish(t, d, pubsub.Message{ID: "1", Topic: strings.Repeat("x", 253)})
+	long := newDriver(t, conn, natspubsub.Config{Prefix: strings.Repeat("p", 64)})
+	for _, topic := range []string{strings.Repeat("x", 249), strings.Repeat("x", 248) + "y"} { // apart, although cut
+		publish(t, long, pubsub.Message{ID: topic, Topic: topic})
+		r := open(t, long, func(s *pubsub.Subscription) { s.Topic = topic })
+		require.Equal(t, []string{topic}, ids(receive(t, r, 10)))
+	}
 	for _, group := range []string{"", "a.b", "a b", "*", "a+0", strings.Repeat("x", 252)} {
-		_, err := d.Open(t.Context(), pubsub.Subscription{Topic: "t", Group: group, Lease: time.Second})
+		_, err := d.Open(soon(t), pubsub.Subscription{Topic: "t", Group: group, Lease: time.Second})
 		require.ErrorContains(t, err, fmt.Sprintf("group %q", group))
 	}
-	_, err := d.Open(t.Context(), pubsub.Subscription{Topic: "t", Group: "g"})
+	_, err := d.Open(soon(t), pubsub.Subscription{Topic: "t", Group: "g"})
 	require.ErrorContains(t, err, "Lease")
 }
 
@@ -141,7 +150,7 @@ func TestFullStreamRefuses(t *testing.T) {
 		for i := 0; errs == nil && i < 20; i++ {
 			m := message(fmt.Sprint(i), "")
 			m.Payload = make([]byte, 1000)
-			errs = d.Publish(t.Context(), []pubsub.Message{m})
+			errs = d.Publish(soon(t), []pubsub.Message{m})
 		}
 		require.Len(t, errs, 1)
 		require.ErrorContains(t, errs[0], "maximum bytes exceeded")
@@ -156,8 +165,8 @@ func TestPublishOfDeletedStreamRecovers(t *testing.T) {
 	publish(t, d, message("1", ""))
 	js, err := jetstream.New(conn)
 	require.NoError(t, err)
-	require.NoError(t, js.DeleteStream(t.Context(), "p~t"))
-	errs := d.Publish(t.Context(), []pubsub.Message{message("2", "")})
+	require.NoError(t, js.DeleteStream(soon(t), "p~t"))
+	errs := d.Publish(soon(t), []pubsub.Message{message("2", "")})
 	require.ErrorIs(t, errs[0], jetstream.ErrNoStreamResponse)
 	require.NotErrorIs(t, errs[0], pubsub.ErrInDoubt)
 	publish(t, d, message("2", ""))
@@ -168,27 +177,27 @@ func TestCloseRefusesFurtherUse(t *testing.T) {
 	d := newDriver(t, conn, natspubsub.Config{Prefix: "p"})
 	require.NoError(t, d.Close())
 	require.NoError(t, d.Close())
-	require.ErrorIs(t, d.Publish(t.Context(), []pubsub.Message{message("1", "")})[0], pubsub.ErrClosed)
-	_, err := d.Open(t.Context(), pubsub.Subscription{Topic: "t", Group: "g", Lease: time.Second})
+	require.ErrorIs(t, d.Publish(soon(t), []pubsub.Message{message("1", "")})[0], pubsub.ErrClosed)
+	_, err := d.Open(soon(t), pubsub.Subscription{Topic: "t", Group: "g", Lease: time.Second})
 	require.ErrorIs(t, err, pubsub.ErrClosed)
 	require.False(t, conn.IsClosed(), "the connection is the caller's")
 }
 
 func TestOpenOwnsItsConnection(t *testing.T) {
 	srv := embedded(t, natsembed.Config{Dir: t.TempDir(), Listen: "127.0.0.1:0"})
-	d, err := natspubsub.Open(t.Context(), srv.URL(), natspubsub.Config{})
+	d, err := insist(func() (*natspubsub.Driver, error) { return natspubsub.Open(soon(t), srv.URL(), natspubsub.Config{}) })
 	require.NoError(t, err)
-	require.Equal(t, 1, srv.Stats().Connections)
+	require.Eventually(t, func() bool { return srv.Stats().Connections == 1 }, patience, 10*time.Millisecond)
 	require.NoError(t, d.Close())
-	require.Eventually(t, func() bool { return srv.Stats().Connections == 0 }, 5*time.Second, 10*time.Millisecond)
-	_, err = natspubsub.Open(t.Context(), "nats://127.0.0.1:1", natspubsub.Config{})
+	require.Eventually(t, func() bool { return srv.Stats().Connections == 0 }, patience, 10*time.Millisecond)
+	_, err = natspubsub.Open(soon(t), "nats://127.0.0.1:1", natspubsub.Config{})
 	require.ErrorIs(t, err, nats.ErrNoServers)
 	_, err = natspubsub.New(t.Context(), nil, natspubsub.Config{})
 	require.ErrorContains(t, err, "nil")
 }
 
 func TestConfig(t *testing.T) {
-	err := natspubsub.Config{Prefix: "a.b", Lanes: 257, Storage: "tape", Replicas: -1, MaxAge: -1, MaxBytes: -1, MaxPending: -1, PublishTimeout: -1}.Validate()
+	err := natspubsub.Config{Prefix: strings.Repeat("p", 65), Lanes: 257, Storage: "tape", Replicas: -1, MaxAge: -1, MaxBytes: -1, MaxPending: -1, PublishTimeout: -1}.Validate()
 	for _, field := range []string{"Prefix", "Lanes", "Storage", "Replicas", "MaxAge", "MaxBytes", "MaxPending", "PublishTimeout"} {
 		require.ErrorContains(t, err, "Config."+field)
 	}
@@ -208,11 +217,59 @@ func TestConfig(t *testing.T) {
 	require.Error(t, json.Unmarshal([]byte(`{"max_age":5}`), &back))
 }
 
+// A delay that the stream cannot keep is refused, not cut short.
+func TestDelaysThatCannotBeKeptAreRefused(t *testing.T) {
+	conn := inProcess(t).connect(t)
+	later := message("1", "")
+	later.DeliverAt = time.Now().Add(time.Hour)
+	bounded := newDriver(t, conn, natspubsub.Config{Prefix: "bounded", MaxBytes: 1 << 20})
+	require.False(t, bounded.Capabilities().DeliverAt)
+	require.ErrorIs(t, bounded.Publish(soon(t), []pubsub.Message{later})[0], pubsub.ErrUnsupported)
+	publish(t, bounded, message("1", ""))
+
+	joined := newDriver(t, conn, natspubsub.Config{Prefix: "bounded"}) // whose stream was made otherwise
+	require.True(t, joined.Capabilities().DeliverAt)
+	errs := joined.Publish(soon(t), []pubsub.Message{later, message("2", "")})
+	require.ErrorIs(t, errs[0], natspubsub.ErrMismatch)
+	require.ErrorContains(t, errs[0], "allow message schedules is false")
+	require.NoError(t, errs[1])
+
+	short := newDriver(t, conn, natspubsub.Config{Prefix: "short", MaxAge: time.Minute})
+	require.Equal(t, time.Minute, short.Capabilities().Dedup)
+	require.ErrorContains(t, short.Publish(soon(t), []pubsub.Message{later})[0], "keeps messages for 1m0s")
+	require.ErrorContains(t, newDriver(t, conn, natspubsub.Config{Prefix: "short"}).Publish(soon(t), []pubsub.Message{later})[0], "keeps messages")
+
+	old := message("old", "")
+	old.DeliverAt = time.Now().Add(-time.Hour)
+	publish(t, bounded, old)
+}
+
+// Somebody's stream that drops what nobody has handled is not a topic.
+func TestStreamThatDropsIsRefused(t *testing.T) {
+	conn := inProcess(t).connect(t)
+	js, err := jetstream.New(conn)
+	require.NoError(t, err)
+	for name, change := range map[string]func(*jetstream.StreamConfig){
+		"Config.MaxBytes": func(c *jetstream.StreamConfig) { c.MaxMsgs = 10 },
+		"per subject":     func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = 1 },
+	} {
+		cfg := jetstream.StreamConfig{Name: "drops~t", Subjects: []string{"drops.t.0"}}
+		change(&cfg)
+		_, err := js.CreateOrUpdateStream(soon(t), cfg)
+		require.NoError(t, err)
+		errs := newDriver(t, conn, natspubsub.Config{Prefix: "drops", Lanes: 1}).Publish(soon(t), []pubsub.Message{message("1", "")})
+		require.ErrorIs(t, errs[0], natspubsub.ErrMismatch)
+		require.ErrorContains(t, errs[0], name)
+		require.NoError(t, js.DeleteStream(soon(t), "drops~t"))
+	}
+}
+
 func TestCapabilitiesAndObservability(t *testing.T) {
 	conn := inProcess(t).connect(t)
 	file := newDriver(t, conn, natspubsub.Config{Prefix: "p", SyncAlways: true})
 	require.Equal(t, pubsub.Capabilities{
-		Driver: "nats", Ordered: true, DelayedNack: true, Durable: true, ReplayFromStart: true, MaxPayload: 1<<20 - 16<<10,
+		Driver: "nats", Ordered: true, DelayedNack: true, Durable: true, ReplayFromStart: true, ReplayFromTime: true,
+		Temporary: true, DeliverAt: true, Dedup: 2 * time.Minute, PublishObeysContext: true, MaxPayload: 1<<20 - 16<<10,
 		Durability: "fsynced by each acknowledging server, as declared by SyncAlways",
 	}, file.Capabilities())
 	memory := newDriver(t, conn, natspubsub.Config{Prefix: "m", Storage: "memory"})

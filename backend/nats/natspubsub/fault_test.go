@@ -5,12 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/require"
 
 	"github.com/backstay-go/backstay/backend/nats/natsembed"
@@ -18,150 +21,56 @@ import (
 	"github.com/backstay-go/backstay/pubsub"
 )
 
-// collector counts what a receiver gets and acknowledges.
-type collector struct {
-	mu   sync.Mutex
-	seen map[string]bool
-	more chan struct{} // capacity 1
-}
-
-func collect(ctx context.Context, r pubsub.Receiver) (c *collector, ended <-chan error) {
-	c = &collector{seen: make(map[string]bool), more: make(chan struct{}, 1)}
-	end := make(chan error, 1)
-	go func() { end <- c.run(ctx, r) }()
-	return c, end
-}
-
-func (c *collector) run(ctx context.Context, r pubsub.Receiver) error {
-	for {
-		ds, err := r.Receive(ctx, 100)
-		if err != nil {
-			return err
-		}
-		verdicts := make([]pubsub.Verdict, len(ds))
-		c.mu.Lock()
-		for i, d := range ds {
-			c.seen[d.ID] = true
-			verdicts[i] = pubsub.Verdict{Token: d.Token, Kind: pubsub.Ack}
-		}
-		c.mu.Unlock()
-		_ = r.Settle(ctx, verdicts) // after a failure they come again
-		select {
-		case c.more <- struct{}{}:
-		default:
-		}
-	}
-}
-
-// await returns when all ids have come.
-func (c *collector) await(t *testing.T, ids []string) {
+// bothWays runs test for an unordered subscription and an ordered one.
+func bothWays(t *testing.T, test func(t *testing.T, ordered bool)) {
 	t.Helper()
-	deadline := time.After(60 * time.Second)
-	for {
-		c.mu.Lock()
-		missing := 0
-		for _, id := range ids {
-			if !c.seen[id] {
-				missing++
-			}
-		}
-		c.mu.Unlock()
-		if missing == 0 {
-			return
-		}
-		select {
-		case <-c.more:
-		case <-deadline:
-			t.Fatalf("%d of %d acknowledged messages are lost", missing, len(ids))
-		}
-	}
-}
-
-// load publishes until stop is closed and returns the IDs that were acknowledged.
-func load(d *natspubsub.Driver, stop <-chan struct{}, progress chan<- int) (acked []string) {
-	for i := 0; ; i++ {
-		select {
-		case <-stop:
-			return acked
-		default:
-		}
-		batch := make([]pubsub.Message, 10)
-		for j := range batch {
-			batch[j] = message(fmt.Sprintf("%d-%d", i, j), fmt.Sprint("k", j))
-		}
-		errs := d.Publish(context.Background(), batch)
-		for j := range batch {
-			if errs == nil || errs[j] == nil {
-				acked = append(acked, batch[j].ID)
-			}
-		}
-		select {
-		case progress <- len(acked):
-		default:
-		}
-	}
-}
-
-func awaitMore(progress <-chan int, n int) {
-	first := <-progress
-	for p := range progress {
-		if p >= first+n {
-			return
-		}
-	}
+	atOnce(t, []bool{false, true}, func(ordered bool) string { return fmt.Sprint("ordered=", ordered) }, test)
 }
 
 func TestGuaranteeRestartLosesNothing(t *testing.T) {
-	for _, ordered := range []bool{false, true} {
-		t.Run(fmt.Sprint("ordered=", ordered), func(t *testing.T) {
-			cfg := natsembed.Config{Dir: t.TempDir(), Listen: "127.0.0.1:0"}
-			srv, err := natsembed.Start(cfg)
-			require.NoError(t, err)
-			url := srv.URL()
-			cfg.Listen = url[len("nats://"):]
-			d := newDriver(t, dial(t, url), natspubsub.Config{Prefix: "p", PublishTimeout: 2 * time.Second})
-			ctx, cancel := context.WithCancel(t.Context())
-			r := open(t, d, func(s *pubsub.Subscription) { s.Ordered, s.Lease = ordered, 2*time.Second })
-			got, ended := collect(ctx, r)
-
-			stop, progress, acked := make(chan struct{}), make(chan int), make(chan []string, 1)
-			go func() { acked <- load(d, stop, progress) }()
-			for range 2 {
-				awaitMore(progress, 200)
-				require.NoError(t, srv.Close())
-				srv, err = natsembed.Start(cfg)
-				require.NoError(t, err)
-			}
-			awaitMore(progress, 200)
-			close(stop)
-			ids := <-acked
-			got.await(t, ids)
-			cancel()
-			require.ErrorIs(t, <-ended, context.Canceled)
-			require.NoError(t, r.Close())
+	bothWays(t, func(t *testing.T, ordered bool) {
+		cfg := natsembed.Config{Dir: t.TempDir(), Listen: fmt.Sprint("127.0.0.1:", freePort(t))}
+		srv, err := natsembed.Start(cfg)
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, srv.Close()) }) // after the receiver, which has acknowledgements to confirm
+		d := newDriver(t, dial(t, srv.URL()), natspubsub.Config{Prefix: "p", PublishTimeout: 2 * time.Second})
+		tr := startTraffic(t, d, d, ordered)
+		tr.strike(t, 2, 200, func() {
 			require.NoError(t, srv.Close())
+			srv, err = natsembed.Start(cfg)
+			require.NoError(t, err)
 		})
+		tr.finish(t)
+	})
+}
+
+// freePort is a port that nobody has, below those that the system gives to connections: the port of a server that is
+// restarted is not taken by one meanwhile, least of all by that of a client which tries to reach it.
+func freePort(t *testing.T) int {
+	t.Helper()
+	for {
+		l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", 20_000+rand.IntN(10_000)))
+		if err != nil {
+			continue
+		}
+		require.NoError(t, l.Close())
+		return l.Addr().(*net.TCPAddr).Port
 	}
 }
 
 func TestGuaranteeCutConnectionLosesNothing(t *testing.T) {
+	t.Parallel()
 	srv := embedded(t, natsembed.Config{Dir: t.TempDir(), Listen: "127.0.0.1:0"})
 	conn := dial(t, srv.URL())
 	d := newDriver(t, conn, natspubsub.Config{Prefix: "p", PublishTimeout: 2 * time.Second})
-	ctx, cancel := context.WithCancel(t.Context())
-	got, ended := collect(ctx, open(t, d, func(s *pubsub.Subscription) { s.Lease = 2 * time.Second }))
-	stop, progress, acked := make(chan struct{}), make(chan int), make(chan []string, 1)
-	go func() { acked <- load(d, stop, progress) }()
-	for range 5 {
-		awaitMore(progress, 100)
+	tr := startTraffic(t, d, d, false)
+	cuts := uint64(0)
+	tr.strike(t, 5, 100, func() {
+		cuts++
 		require.NoError(t, conn.ForceReconnect())
-	}
-	awaitMore(progress, 100)
-	close(stop)
-	got.await(t, <-acked)
-	require.Equal(t, uint64(5), conn.Stats().Reconnects)
-	cancel()
-	require.ErrorIs(t, <-ended, context.Canceled)
+	})
+	tr.finish(t)
+	require.GreaterOrEqual(t, conn.Stats().Reconnects, cuts)
 }
 
 // childDir tells the test binary to be a process that dies.
@@ -174,7 +83,7 @@ func publishForEver(dir string) {
 		if err != nil {
 			return err
 		}
-		conn, err := srv.Connect()
+		conn, err := insist(func() (*nats.Conn, error) { return srv.Connect(nats.Timeout(patience)) })
 		if err != nil {
 			return err
 		}
@@ -195,14 +104,17 @@ func publishForEver(dir string) {
 }
 
 func TestGuaranteeKilledServerLosesNothing(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	var acked []string
 	child := exec.Command(os.Args[0])
 	child.Env = append(os.Environ(), childDir+"="+dir)
 	child.Stderr = os.Stderr
+	dieWithTest(child)
 	out, err := child.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, child.Start())
+	t.Cleanup(func() { _ = child.Process.Kill() })
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		if acked = append(acked, lines.Text()); len(acked) == 500 {
@@ -212,7 +124,7 @@ func TestGuaranteeKilledServerLosesNothing(t *testing.T) {
 	require.Error(t, child.Wait())
 	require.GreaterOrEqual(t, len(acked), 500)
 
-	conn, err := embedded(t, natsembed.Config{Dir: dir}).Connect()
+	conn, err := embedded(t, natsembed.Config{Dir: dir}).Connect(nats.Timeout(patience))
 	require.NoError(t, err)
 	defer conn.Close()
 	d := newDriver(t, conn, natspubsub.Config{Prefix: "backstay"})
@@ -225,23 +137,110 @@ func TestGuaranteeKilledServerLosesNothing(t *testing.T) {
 
 // Publish says in doubt when the answer is lost, and the same ID is stored once however often it is sent.
 func TestGuaranteeInDoubtAndDuplicates(t *testing.T) {
+	t.Parallel()
 	srv := embedded(t, natsembed.Config{Dir: t.TempDir(), Listen: "127.0.0.1:0"})
 	conn := dial(t, srv.URL())
-	d := newDriver(t, conn, natspubsub.Config{Prefix: "p", PublishTimeout: time.Second})
+	d := newDriver(t, conn, natspubsub.Config{Prefix: "p"})
 	publish(t, d, message("1", ""))
 	publish(t, d, message("1", ""), message("2", ""))
 	require.Equal(t, uint64(1), d.Stats().Duplicates)
 	require.Equal(t, uint64(2), srv.Stats().Messages)
 
 	require.NoError(t, srv.Close())
-	errs := d.Publish(t.Context(), []pubsub.Message{message("3", "")})
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	errs := d.Publish(ctx, []pubsub.Message{message("3", "")})
 	require.Len(t, errs, 1)
 	require.ErrorIs(t, errs[0], pubsub.ErrInDoubt)
 	require.Equal(t, uint64(1), d.Stats().InDoubt)
 
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel = context.WithCancel(t.Context())
 	cancel()
 	errs = d.Publish(ctx, []pubsub.Message{message("4", "")})
 	require.ErrorIs(t, errs[0], context.Canceled)
 	require.NotErrorIs(t, errs[0], pubsub.ErrInDoubt, "it was not sent")
+}
+
+// fault is something done to the connections through a proxy.
+type fault struct {
+	name string
+	do   func(p *proxy)
+}
+
+var faults = []fault{
+	{"cut", func(p *proxy) { p.cut(false) }},
+	{"reset", func(p *proxy) { p.cut(true) }},
+	{"stalled", func(p *proxy) {
+		p.stall()
+		<-time.After(1500 * time.Millisecond)
+		p.resume()
+	}},
+	{"stalled and cut", func(p *proxy) {
+		p.stall()
+		<-time.After(1500 * time.Millisecond)
+		p.cut(true)
+		p.resume()
+	}},
+}
+
+// Publisher and consumer have a connection each, with every fault; nothing that was acknowledged is lost, and no Publish
+// takes longer than it may.
+func TestGuaranteeFaultyConnectionLosesNothing(t *testing.T) {
+	const timeout = 2 * time.Second
+	type faultCase struct {
+		fault
+		ordered bool
+	}
+	var cases []faultCase
+	for _, f := range faults {
+		cases = append(cases, faultCase{f, false}, faultCase{f, true})
+	}
+	name := func(c faultCase) string { return fmt.Sprint(c.name, " ordered=", c.ordered) }
+	atOnce(t, cases, name, func(t *testing.T, c faultCase) {
+		srv := embedded(t, natsembed.Config{Dir: t.TempDir(), Listen: "127.0.0.1:0"})
+		p := newProxy(t, srv.URL()[len("nats://"):])
+		cfg := natspubsub.Config{Prefix: "p", PublishTimeout: timeout}
+		tr := startTraffic(t, newDriver(t, dial(t, p.url()), cfg), newDriver(t, dial(t, p.url()), cfg), c.ordered)
+		tr.strike(t, 2, 100, func() { c.do(p) })
+		tr.finish(t)
+		require.Less(t, time.Duration(tr.slowest.Load()), timeout+10*time.Second)
+	})
+}
+
+// A connection that takes no bytes blocks whoever writes to it, and holds the client's lock meanwhile. Publish returns
+// all the same, for messages that were sent and for those that were not.
+func TestPublishReturnsWhenTheConnectionHangs(t *testing.T) {
+	t.Parallel()
+	const timeout = 2 * time.Second
+	srv := embedded(t, natsembed.Config{Dir: t.TempDir(), Listen: "127.0.0.1:0"})
+	p := newProxy(t, srv.URL()[len("nats://"):])
+	d := newDriver(t, dial(t, p.url()), natspubsub.Config{Prefix: "p", PublishTimeout: timeout})
+	open(t, d, nil) // the topic stands
+	p.stall()
+	defer p.cut(true)
+	batch := make([]pubsub.Message, 200)
+	for i := range batch {
+		batch[i] = message(fmt.Sprint(i), "")
+		batch[i].Payload = make([]byte, 512<<10) // more than the buffers of a connection on loopback hold
+	}
+	begin := time.Now()
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			errs := d.Publish(context.Background(), batch)
+			if len(errs) != len(batch) {
+				t.Errorf("%d errors, want %d", len(errs), len(batch))
+				return
+			}
+			if last := errs[len(errs)-1]; errors.Is(last, pubsub.ErrInDoubt) || !errors.Is(last, context.DeadlineExceeded) {
+				t.Errorf("a message that was not sent: %v", last)
+			}
+			d.Capabilities() // does not block
+		})
+	}
+	wg.Wait()
+	require.Positive(t, d.Stats().InDoubt)
+	errs := d.Publish(context.Background(), []pubsub.Message{{ID: "x", Topic: "new"}}) // which asks for a stream first
+	require.ErrorIs(t, errs[0], context.DeadlineExceeded)
+	require.Less(t, time.Since(begin), 2*timeout+10*time.Second)
 }

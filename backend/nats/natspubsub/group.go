@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -26,10 +27,11 @@ func (d *Driver) Open(ctx context.Context, s pubsub.Subscription) (pubsub.Receiv
 	if s.Lease <= 0 {
 		return nil, fmt.Errorf("natspubsub %q: Subscription.Lease is %s: it must be positive", d.cfg.Name, s.Lease)
 	}
-	if err := d.ensureStream(ctx, s.Topic); err != nil {
+	t, err := d.ensureStream(ctx, s.Topic)
+	if err != nil {
 		return nil, err
 	}
-	if err := d.ensureGroup(ctx, s); err != nil {
+	if err := d.ensureGroup(ctx, s, t); err != nil {
 		return nil, fmt.Errorf("natspubsub %q: group %s of topic %s: %w", d.cfg.Name, s.Group, s.Topic, err)
 	}
 	return newReceiver(d, s), nil
@@ -47,7 +49,7 @@ func (c Config) consumerNames(group string, ordered bool) []string {
 	return names
 }
 
-func (d *Driver) ensureGroup(ctx context.Context, s pubsub.Subscription) error {
+func (d *Driver) ensureGroup(ctx context.Context, s pubsub.Subscription, t *topic) error {
 	stream := d.cfg.streamName(s.Topic)
 	other := d.cfg.consumerNames(s.Group, !s.Ordered)[0]
 	switch _, err := d.js.Consumer(ctx, stream, other); {
@@ -57,8 +59,8 @@ func (d *Driver) ensureGroup(ctx context.Context, s pubsub.Subscription) error {
 		return err
 	}
 	for lane, name := range d.cfg.consumerNames(s.Group, s.Ordered) {
-		want := d.cfg.consumer(s, name, lane)
-		if err := d.ensureConsumer(ctx, stream, want); err != nil {
+		want := d.cfg.consumer(s, t, name, lane)
+		if err := d.ensureConsumer(ctx, stream, want, d.cfg.subject(s.Topic, "*")); err != nil {
 			return fmt.Errorf("consumer %s: %w", name, err)
 		}
 	}
@@ -67,33 +69,42 @@ func (d *Driver) ensureGroup(ctx context.Context, s pubsub.Subscription) error {
 
 // consumer is the durable consumer of one lane, or of the whole topic when unordered. The server counts deliveries but
 // sets no limit to them: a message beyond the limit would be skipped silently.
-func (c Config) consumer(s pubsub.Subscription, name string, lane int) jetstream.ConsumerConfig {
+func (c Config) consumer(s pubsub.Subscription, t *topic, name string, lane int) jetstream.ConsumerConfig {
 	cc := jetstream.ConsumerConfig{
-		Durable:       name,
+		Name:          name,
 		DeliverPolicy: jetstream.DeliverNewPolicy,
 		AckPolicy:     jetstream.AckExplicitPolicy,
 		AckWait:       s.Lease,
 		MaxDeliver:    -1,
 		MaxAckPending: c.MaxPending,
 	}
-	if s.Start == "start" {
+	if at, timed := s.StartTime(); timed {
+		cc.DeliverPolicy, cc.OptStartTime = jetstream.DeliverByStartTimePolicy, &at
+	} else if s.Start == "start" {
 		cc.DeliverPolicy = jetstream.DeliverAllPolicy
 	}
+	if s.Temporary {
+		cc.InactiveThreshold = max(2*s.Lease, inactiveLeast)
+		cc.Replicas = t.replicas // or it would live on one server only
+	} else {
+		cc.Durable = name
+	}
 	if s.Ordered {
-		cc.FilterSubject = c.subject(s.Topic, lane)
+		cc.FilterSubject = t.subjects[lane]
 		cc.MaxAckPending = 1 // the lane's next message is sent when this one is settled, whoever asks
 	}
+	// Unordered there is no filter, which would cost the server more than it saves: members drop what waits for its time.
 	return cc
 }
 
-func (d *Driver) ensureConsumer(ctx context.Context, stream string, want jetstream.ConsumerConfig) error {
-	c, err := d.js.Consumer(ctx, stream, want.Durable)
+func (d *Driver) ensureConsumer(ctx context.Context, stream string, want jetstream.ConsumerConfig, lanes string) error {
+	c, err := d.js.Consumer(ctx, stream, want.Name)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
 		var errCreate error
 		if _, errCreate = d.js.CreateConsumer(ctx, stream, want); errCreate == nil {
 			return nil
 		}
-		if c, err = d.js.Consumer(ctx, stream, want.Durable); err != nil { // nobody else made it meanwhile
+		if c, err = d.js.Consumer(ctx, stream, want.Name); err != nil { // nobody else made it meanwhile
 			return errCreate
 		}
 	}
@@ -101,7 +112,7 @@ func (d *Driver) ensureConsumer(ctx context.Context, stream string, want jetstre
 		return err
 	}
 	found := c.CachedInfo().Config
-	if err := checkConsumer(want, found); err != nil {
+	if err := checkConsumer(want, found, lanes); err != nil {
 		return err
 	}
 	if found.AckWait >= want.AckWait && found.MaxAckPending == want.MaxAckPending {
@@ -112,16 +123,35 @@ func (d *Driver) ensureConsumer(ctx context.Context, stream string, want jetstre
 	return err
 }
 
+// inactiveLeast is how long a temporary group outlives the last request of its members. They ask every pullExpires.
+const inactiveLeast = 30 * time.Second
+
+// removeGroup deletes the consumers of a temporary group, unless other members wait for its messages. One that cannot
+// be deleted ends by itself.
+func (d *Driver) removeGroup(ctx context.Context, stream string, consumers []string) {
+	for _, name := range consumers {
+		c, err := d.js.Consumer(ctx, stream, name)
+		if err == nil && c.CachedInfo().NumWaiting == 0 {
+			_ = d.js.DeleteConsumer(ctx, stream, name)
+		}
+	}
+}
+
 // checkConsumer refuses a consumer that somebody else made, and that would weaken what Open promises.
-func checkConsumer(want, found jetstream.ConsumerConfig) error {
+// A filter for all lanes is as good as none.
+func checkConsumer(want, found jetstream.ConsumerConfig, lanes string) error {
 	differs := func(field string, want, found any) error {
 		return fmt.Errorf("%w: its %s must be %v, found %v", ErrMismatch, field, want, found)
 	}
 	switch {
+	case (want.Durable == "") != (found.Durable == ""):
+		return differs("Temporary", want.Durable == "", found.Durable == "")
 	case found.AckPolicy != want.AckPolicy:
 		return differs("ack policy", want.AckPolicy, found.AckPolicy)
-	case found.FilterSubject != want.FilterSubject || len(found.FilterSubjects) > 0:
+	case found.FilterSubject != want.FilterSubject && (found.FilterSubject != lanes || want.FilterSubject != "") || len(found.FilterSubjects) > 0:
 		return differs("filter", want.FilterSubject, append(found.FilterSubjects, found.FilterSubject))
+	case found.DeliverSubject != "":
+		return differs("kind", "pull", "push to "+found.DeliverSubject)
 	case found.MaxDeliver > 0:
 		return differs("delivery limit", "none", found.MaxDeliver)
 	case want.MaxAckPending == 1 && found.MaxAckPending != 1:

@@ -17,8 +17,16 @@ import (
 // settleTimeout bounds a Settle whose context has no deadline, and the last words of Close.
 const settleTimeout = 5 * time.Second
 
-// token is the subject that the verdict is sent to; the server makes a new one for each delivery.
-type token string
+// verifyTimeout is how long Receive stands still when the question whether a consumer is there, asked of a server that goes
+// down, is lost with the connection.
+const verifyTimeout = time.Second
+
+// held is a delivery that is not settled: the token of its verdict, in a list of them.
+type held struct {
+	reply      string // the subject that the verdict is sent to; the server makes a new one for each delivery
+	lane       int
+	prev, next *held // nil when settled
+}
 
 // receiver is a member of a group. It asks the server for messages only while Receive runs, through a session.
 type receiver struct {
@@ -27,17 +35,38 @@ type receiver struct {
 	stream    string
 	consumers []string // one per lane, or one for all
 	ordered   bool
+	temporary bool
 	lease     time.Duration
+	expires   time.Duration    // of a request: a member that is stopped gets messages until then, and holds them for a lease
 	status    chan nats.Status // wakes Receive after a reconnect
 	done      chan struct{}    // closed by Close
 	close     func() error
 	started   time.Time
 	lastSeen  atomic.Int64 // when Receive or Settle was last called, since started
+	lanes     []laneState  // of Receive alone
+	delayed   string       // begins the subjects of what waits for its time; unordered, the server sends it too
+	acks      acks
 
 	mu       sync.Mutex
 	session  *session // nil while nobody receives
 	sessions []*session
-	held     map[token]struct{} // delivered and not settled
+	held     held // head of the ring of what is delivered and not settled
+}
+
+// laneState is what has been delivered of a lane.
+type laneState struct {
+	epoch uint64
+	last  uint64 // number of the last delivery
+}
+
+// epochOf grows unless the message is the next one after that of the last delivery, which means that nothing was
+// delivered to others in between and nothing comes again.
+func (l *laneState) epochOf(from origin) uint64 {
+	if from.deliveries > 1 || from.number != l.last+1 || l.epoch == 0 {
+		l.epoch++
+	}
+	l.last = from.number
+	return l.epoch
 }
 
 func newReceiver(d *Driver, s pubsub.Subscription) *receiver {
@@ -48,11 +77,16 @@ func newReceiver(d *Driver, s pubsub.Subscription) *receiver {
 		stream:    d.cfg.streamName(s.Topic),
 		consumers: d.cfg.consumerNames(s.Group, s.Ordered),
 		ordered:   s.Ordered,
+		temporary: s.Temporary,
 		lease:     s.Lease,
+		expires:   min(max(s.Lease/2, pullLeast), pullExpires),
 		status:    d.conn.StatusChanged(nats.CONNECTED, nats.CLOSED),
 		done:      make(chan struct{}),
-		held:      make(map[token]struct{}),
+		lanes:     make([]laneState, d.cfg.Lanes),
+		delayed:   d.cfg.topic(s.Topic).pending,
+		acks:      acks{conn: d.conn},
 	}
+	r.held.prev, r.held.next = &r.held, &r.held
 	r.close = sync.OnceValue(r.doClose)
 	return r
 }
@@ -66,11 +100,12 @@ func (r *receiver) Receive(ctx context.Context, limit int) ([]pubsub.Delivery, e
 		if err != nil {
 			return nil, err
 		}
-		if arrived := s.take(limit); len(arrived) > 0 {
-			return r.deliver(arrived)
-		}
-		if err = ctx.Err(); err == nil {
+		arrived, hungry := s.take(limit)
+		if err = ctx.Err(); err == nil && (hungry || len(arrived) == 0) {
 			err = s.ask(ctx, limit)
+		}
+		if len(arrived) > 0 {
+			return r.deliver(arrived)
 		}
 		if err == nil {
 			err = r.wait(ctx, s)
@@ -132,28 +167,39 @@ func (r *receiver) leave(s *session) {
 
 // deliver makes deliveries of messages, with a fresh lease where they have waited here.
 func (r *receiver) deliver(arrived []arrival) ([]pubsub.Delivery, error) {
-	ds := make([]pubsub.Delivery, 0, len(arrived))
-	for _, a := range arrived {
-		if time.Since(a.at) > r.lease/20 {
+	ds := make([]pubsub.Delivery, len(arrived))
+	tokens := make([]held, len(arrived))
+	redelivered := 0
+	now := time.Now()
+	for i := range arrived {
+		a := &arrived[i]
+		if now.Sub(a.at) > r.lease/20 {
 			if err := r.driver.conn.Publish(a.msg.Reply, ackProgress); err != nil {
 				return nil, err // the connection is closed for good
 			}
 		}
-		m, epoch, err := decode(r.topic, a.msg)
+		m, from, err := decode(r.topic, a.msg)
 		if err != nil {
 			return nil, err
 		}
-		r.driver.counts.received.Add(1)
 		if m.Attempt > 1 {
-			r.driver.counts.redelivered.Add(1)
+			redelivered++
 		}
-		ds = append(ds, pubsub.Delivery{Message: m, Lane: a.lane, Epoch: epoch, Token: token(a.msg.Reply)})
+		tokens[i].reply, tokens[i].lane = a.msg.Reply, a.lane
+		var epoch uint64
+		if r.ordered {
+			epoch = r.lanes[a.lane].epochOf(from)
+		}
+		ds[i] = pubsub.Delivery{Message: m, Lane: a.lane, Epoch: epoch, Token: &tokens[i]}
 	}
+	r.driver.counts.received.Add(uint64(len(ds)))
+	r.driver.counts.redelivered.Add(uint64(redelivered))
 	r.mu.Lock()
-	for _, d := range ds {
-		r.held[d.Token.(token)] = struct{}{}
+	defer r.mu.Unlock()
+	for i := range tokens {
+		t, last := &tokens[i], r.held.prev
+		t.prev, t.next, last.next, r.held.prev = last, &r.held, t, t
 	}
-	r.mu.Unlock()
 	return ds, nil
 }
 
@@ -163,26 +209,41 @@ var (
 	ackBack     = []byte("-NAK")
 )
 
-// Settle sends the verdicts and returns when the server has read them.
+// Settle sends the verdicts and returns when the server has read them. For acknowledgements alone it waits no more than
+// every confirmEvery; Close waits for the last ones.
 func (r *receiver) Settle(ctx context.Context, verdicts []pubsub.Verdict) error {
 	r.lastSeen.Store(int64(time.Since(r.started)))
+	reconnects := r.driver.conn.Stats().Reconnects
+	acked := make([]string, 0, len(verdicts))
 	for _, v := range verdicts {
-		t, ok := v.Token.(token)
+		t, ok := v.Token.(*held)
 		if !ok {
 			return fmt.Errorf("natspubsub %q: token %v is not of this driver", r.driver.cfg.Name, v.Token)
 		}
-		if err := r.driver.conn.Publish(string(t), verdictText(v)); err != nil {
+		if err := r.driver.conn.Publish(t.reply, verdictText(v)); err != nil {
 			return fmt.Errorf("natspubsub %q: topic %s: %w", r.driver.cfg.Name, r.topic, err)
 		}
+		if v.Kind == pubsub.Ack {
+			acked = append(acked, t.reply)
+		}
 	}
-	if err := r.flush(ctx); err != nil {
-		return fmt.Errorf("natspubsub %q: topic %s: %w: %w", r.driver.cfg.Name, r.topic, pubsub.ErrInDoubt, err)
+	others := len(acked) < len(verdicts)
+	if r.acks.add(acked, reconnects) || others {
+		err := r.acks.confirm(ctx)
+		if err == nil && others && r.driver.conn.Stats().Reconnects != reconnects {
+			err = fmt.Errorf("%w: %w", pubsub.ErrInDoubt, nats.ErrDisconnected)
+		}
+		if err != nil {
+			r.acks.forget(len(acked))
+			return fmt.Errorf("natspubsub %q: topic %s: %w", r.driver.cfg.Name, r.topic, err)
+		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, v := range verdicts {
-		if v.Kind != pubsub.Extend {
-			delete(r.held, v.Token.(token))
+		if t := v.Token.(*held); v.Kind != pubsub.Extend && t.next != nil {
+			t.prev.next, t.next.prev = t.next, t.prev
+			t.prev, t.next = nil, nil
 		}
 	}
 	return nil
@@ -201,50 +262,63 @@ func verdictText(v pubsub.Verdict) []byte {
 	}
 }
 
-// flush returns when the server has read everything sent before.
-func (r *receiver) flush(ctx context.Context) error {
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, settleTimeout)
-		defer cancel()
-	}
-	return r.driver.conn.FlushWithContext(ctx)
-}
-
 // Close gives back what is not settled and returns when the server knows, or after five seconds without it: then the
-// leases run out. It can be called more than once.
+// leases run out. Its error wraps pubsub.ErrInDoubt when acknowledgements may be among what the server does not know.
+// It can be called more than once.
 func (r *receiver) Close() error { return r.close() }
 
 func (r *receiver) doClose() error {
 	close(r.done)
 	r.driver.conn.RemoveStatusListener(r.status)
 	r.mu.Lock()
-	s, sessions, held := r.session, r.sessions, r.held
-	r.session, r.sessions, r.held = nil, nil, make(map[token]struct{})
+	s, sessions := r.session, r.sessions
+	r.session, r.sessions = nil, nil
+	var back []string
+	lanes := make(map[int]bool)
+	for t := r.held.next; t != &r.held; t = t.next {
+		back = append(back, t.reply)
+		lanes[t.lane] = true
+	}
 	r.mu.Unlock()
 	if r.driver.conn.IsClosed() {
-		return nil
+		return nil // which Receive says
 	}
 	if s != nil {
 		s.end()
-	}
-	for t := range held {
-		if err := r.driver.conn.Publish(string(t), ackBack); err != nil {
-			return nil //nolint:nilerr // the connection has just been closed: leases run out
-		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
 	defer cancel()
 	for _, s := range sessions {
 		s.awaitEnd(ctx)
 	}
-	_ = r.flush(ctx) // without it the leases run out
+	r.clearRequests(lanes)
+	for _, reply := range back {
+		if err := r.driver.conn.Publish(reply, ackBack); err != nil {
+			return nil //nolint:nilerr // the connection has just been closed: leases run out
+		}
+	}
+	err := r.acks.confirm(ctx)
+	if r.temporary {
+		r.driver.removeGroup(ctx, r.stream, r.consumers)
+	}
+	if n := r.acks.open(); err != nil && n > 0 { // what was given back in vain is no fault: its leases run out
+		return fmt.Errorf("natspubsub %q: topic %s: %d acknowledgements: %w", r.driver.cfg.Name, r.topic, n, err)
+	}
 	return nil
+}
+
+// clearRequests makes the server look whether somebody waits for what its consumers have been asked for.
+func (r *receiver) clearRequests(lanes map[int]bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
+	defer cancel()
+	for lane := range lanes {
+		_, _ = r.driver.js.Consumer(ctx, r.stream, r.consumers[lane])
+	}
 }
 
 // verify asks the server whether the consumer behind a failed request is still there. Nil means to try again.
 func (r *receiver) verify(ctx context.Context, consumer string) error {
-	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	ctx, cancel := context.WithTimeout(ctx, verifyTimeout)
 	defer cancel()
 	_, err := r.driver.js.Consumer(ctx, r.stream, consumer)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {

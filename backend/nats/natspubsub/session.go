@@ -2,7 +2,6 @@ package natspubsub
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -15,10 +14,14 @@ import (
 )
 
 const (
-	// pullExpires is how long the server keeps a request; one that is lost on the way is repeated soon after.
+	// pullExpires is how long the server keeps a request; one that is lost on the way is repeated soon after. It is
+	// shorter for a short lease, see receiver.expires.
 	pullExpires = 5 * time.Second
+	pullLeast   = 500 * time.Millisecond
 	// laneBatch is the number of messages that one request to a lane may bring, one after the other.
-	laneBatch = 64
+	laneBatch = 256
+	// clockEvery is how many messages share a reading of the clock.
+	clockEvery = 16
 
 	backoffFirst = 50 * time.Millisecond
 	backoffMax   = 5 * time.Second
@@ -36,8 +39,10 @@ type session struct {
 	mu         sync.Mutex
 	over       bool
 	arrived    []arrival
+	clock      time.Time   // when one of the last arrived
 	keeper     *time.Timer // extends the leases of what has arrived
 	pulls      []pull
+	pace       pace
 	reconnects uint64
 }
 
@@ -48,11 +53,12 @@ type arrival struct {
 	at   time.Time
 }
 
-// pull is the request to one consumer.
+// pull is the requests to one consumer.
 type pull struct {
-	number   uint64    // of the request, the last part of its reply subject
-	left     int       // messages that it may still bring
-	deadline time.Time // when it counts as lost
+	number   uint64    // of the last request, the last part of its reply subject
+	first    uint64    // of the requests that count; those before are forgotten
+	left     int       // messages that they may still bring
+	deadline time.Time // when the last one counts as lost, and with it all
 	failures int       // in a row
 	retryAt  time.Time
 	refusal  error // a permanent answer of the server
@@ -73,7 +79,10 @@ func newSession(r *receiver) (*session, error) {
 	if s.sub, err = r.driver.conn.Subscribe(s.inbox+".*.*", s.onMessage); err != nil {
 		return nil, err
 	}
-	s.sub.SetClosedHandler(func(string) { close(s.ended) })
+	s.sub.SetClosedHandler(func(string) {
+		s.giveBack()
+		close(s.ended)
+	})
 	r.sessions = append(slices.DeleteFunc(r.sessions, (*session).hasEnded), s)
 	return s, nil
 }
@@ -89,8 +98,8 @@ func (s *session) onMessage(m *nats.Msg) {
 		return
 	}
 	s.mu.Lock()
-	if p := &s.pulls[lane]; p.number == number {
-		p.answer(m.Header.Get("Status"), m.Header.Get("Description"))
+	if p := &s.pulls[lane]; number >= p.first {
+		p.answer(m.Header.Get("Status"), m.Header.Get("Description"), m.Header.Get("Nats-Pending-Messages"))
 	}
 	s.mu.Unlock()
 	s.signal()
@@ -102,21 +111,31 @@ func (s *session) onDelivery(m *nats.Msg) {
 	if s.receiver.ordered {
 		lane, _ = strconv.Atoi(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]) // the consumer's filter
 	}
+	drop := !s.receiver.ordered && strings.HasPrefix(m.Subject, s.receiver.delayed)
 	s.mu.Lock()
-	if s.over {
-		s.mu.Unlock()
-		_ = s.receiver.driver.conn.Publish(m.Reply, ackBack) // else its lease runs out
-		return
-	}
-	s.arrived = append(s.arrived, arrival{msg: m, lane: lane, at: time.Now()})
-	if len(s.arrived) == 1 {
-		s.keep()
+	if !drop {
+		s.keepArrival(m, lane)
 	}
 	p := &s.pulls[lane]
 	p.left = max(p.left-1, 0)
 	p.failures = 0
 	s.mu.Unlock()
 	s.signal()
+	if drop { // it comes again as a message when its time has come
+		_ = s.receiver.driver.conn.Publish(m.Reply, ackDone)
+	}
+}
+
+// keepArrival is called with the mutex held. The time is that of one of the last messages: reading the clock costs more
+// than the rest, and too early a time only has a lease extended too early.
+func (s *session) keepArrival(m *nats.Msg, lane int) {
+	if len(s.arrived)%clockEvery == 0 {
+		s.clock = time.Now()
+	}
+	s.arrived = append(s.arrived, arrival{msg: m, lane: lane, at: s.clock})
+	if len(s.arrived) == 1 && !s.over {
+		s.keep()
+	}
 }
 
 // parse reads lane and request from the last two tokens of the reply subject of a request.
@@ -127,25 +146,33 @@ func (s *session) parse(reply string) (lane int, number uint64, ok bool) {
 	return lane, number, err1 == nil && err2 == nil && lane >= 0 && lane < len(s.pulls)
 }
 
-// answer is the end of a request, for the reason in status and description.
-func (p *pull) answer(status, description string) {
+// answer is the end of a request, for the reason in status and description; pending is what it had left, if the server
+// says so.
+func (p *pull) answer(status, description, pending string) {
 	text := strings.ToLower(description)
 	switch {
 	case status == "100": // an idle heartbeat
-		return
 	case status == "404" || status == "408": // nothing there; time is up
 		p.failures = 0
+		if n, err := strconv.Atoi(pending); err == nil {
+			p.left = max(p.left-n, 0)
+			return
+		}
+		p.forget()
 	case status == "400", strings.Contains(text, "exceeded maxrequest"), strings.Contains(text, "push based"):
+		p.forget()
 		p.refusal = fmt.Errorf("the server refuses to deliver: %s %s", status, description)
 	default: // leadership change, server shutdown, consumer deleted, no responders, too many waiting …
 		p.fail(time.Now())
 	}
-	p.left = 0
 }
 
-// fail makes the request due again after a while, when the consumer has been looked for.
+// forget expects nothing more of the requests so far.
+func (p *pull) forget() { p.left, p.first = 0, p.number+1 }
+
+// fail makes a request due again after a while, when the consumer has been looked for.
 func (p *pull) fail(now time.Time) {
-	p.left = 0
+	p.forget()
 	p.failures++
 	p.suspect = true
 	p.retryAt = now.Add(backoff(p.failures))
@@ -157,6 +184,35 @@ func backoff(failures int) time.Duration {
 	return d/2 + rand.N(d/2+1)
 }
 
+// pace is how fast the owner takes messages, and what is therefore fetched ahead: as much as it takes in aheadTime, and
+// nothing below aheadLeast. So a slow handler holds back nothing that others could have, and a fast one does not wait.
+type pace struct {
+	ahead int
+	count int           // taken
+	since time.Duration // begin of the count
+}
+
+const (
+	aheadTime  = 20 * time.Millisecond
+	aheadLeast = 64
+	aheadMost  = 1024
+)
+
+// taken counts n messages taken now and returns what to fetch ahead.
+func (p *pace) taken(n int, now time.Duration) int {
+	p.count += n
+	elapsed := now - p.since
+	if elapsed < aheadTime/4 || p.count < aheadLeast && elapsed < aheadTime {
+		return p.ahead
+	}
+	p.ahead = int(min(int64(p.count)*int64(aheadTime)/int64(elapsed), aheadMost))
+	if p.ahead < aheadLeast {
+		p.ahead = 0
+	}
+	p.count, p.since = 0, now
+	return p.ahead
+}
+
 func (s *session) signal() {
 	select {
 	case s.wake <- struct{}{}:
@@ -164,24 +220,32 @@ func (s *session) signal() {
 	}
 }
 
-// take removes the first messages that have arrived.
-func (s *session) take(limit int) []arrival {
+// take removes the first messages that have arrived. It reports hungry when requests should be sent although there are
+// messages, lest the next ones be late.
+func (s *session) take(limit int) (taken []arrival, hungry bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.over {
+		return nil, false
+	}
 	n := min(limit, len(s.arrived))
-	taken := s.arrived[:n:n]
+	taken = s.arrived[:n:n]
 	s.arrived = s.arrived[n:]
 	if len(s.arrived) == 0 {
 		s.arrived = nil
 		s.stopKeeping()
 	}
-	return taken
+	ahead := s.pace.taken(n, time.Since(s.receiver.started))
+	return taken, ahead > 0 && n > 0 && !s.receiver.ordered && s.pulls[0].left+len(s.arrived) <= ahead/2
 }
 
 // ask sends the requests that are due. It fails when a consumer is gone.
 func (s *session) ask(ctx context.Context, limit int) error {
 	if !s.receiver.driver.conn.IsConnected() {
 		return nil // a request that waits in the client would come on top of the one after the reconnect
+	}
+	if err := s.receiver.acks.repeat(); err != nil {
+		return err
 	}
 	due, suspects, err := s.due(limit)
 	if err != nil {
@@ -212,12 +276,12 @@ func (s *session) due(limit int) (due []query, suspects []int, err error) {
 	if n := s.receiver.driver.conn.Stats().Reconnects; n != s.reconnects {
 		s.reconnects = n
 		for i := range s.pulls {
-			s.pulls[i].left = 0 // the server has forgotten them
+			s.pulls[i].forget() // as the server has
 		}
 	}
-	batch := limit
+	wanted, waiting := max(limit, s.pace.ahead), len(s.arrived)
 	if s.receiver.ordered {
-		batch = laneBatch
+		wanted, waiting = laneBatch, 0
 	}
 	now := time.Now()
 	for lane := range s.pulls {
@@ -229,15 +293,17 @@ func (s *session) due(limit int) (due []query, suspects []int, err error) {
 		if p.left > 0 && now.After(p.deadline) { // the server has not even said that time is up
 			p.fail(now)
 		}
-		if p.left > 0 || now.Before(p.retryAt) {
+		if p.left+waiting > wanted/2 || now.Before(p.retryAt) {
 			continue
 		}
 		if p.suspect {
 			p.suspect = false
 			suspects = append(suspects, lane)
 		}
+		batch := wanted - p.left - waiting
 		p.number++
-		p.left, p.deadline = batch, now.Add(pullExpires+time.Second)
+		p.left += batch
+		p.deadline = now.Add(s.receiver.expires + time.Second)
 		due = append(due, query{lane: lane, batch: batch, number: p.number})
 	}
 	return due, suspects, nil
@@ -247,24 +313,21 @@ func (s *session) due(limit int) (due []query, suspects []int, err error) {
 func (s *session) nextDue() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	wait := pullExpires
+	wait, now := s.receiver.expires, time.Now()
 	for i := range s.pulls {
 		p := &s.pulls[i]
 		at := p.retryAt
 		if p.left > 0 {
 			at = p.deadline
 		}
-		wait = min(wait, time.Until(at))
+		wait = min(wait, at.Sub(now))
 	}
 	return max(wait, time.Millisecond)
 }
 
 func (s *session) request(q query) error {
 	r := s.receiver
-	body, err := json.Marshal(map[string]int64{"batch": int64(q.batch), "expires": int64(pullExpires)})
-	if err != nil {
-		return err
-	}
+	body := fmt.Appendf(nil, `{"batch":%d,"expires":%d}`, q.batch, int64(r.expires))
 	api := "$JS.API.CONSUMER.MSG.NEXT." + r.stream + "." + r.consumers[q.lane]
 	if err := r.driver.conn.PublishRequest(api, fmt.Sprintf("%s.%d.%d", s.inbox, q.lane, q.number), body); err != nil {
 		return fmt.Errorf("natspubsub %q: topic %s: %w", r.driver.cfg.Name, r.topic, err)
@@ -310,17 +373,33 @@ func (s *session) extend() {
 	}
 }
 
-// end stops asking and gives back what has arrived. The server may have sent more before it learns: that is given back
-// too, until ended is closed.
+// end stops asking. What has arrived, and what the server sends before it learns, is given back when ended is closed.
 func (s *session) end() {
 	s.mu.Lock()
-	back := s.arrived
-	s.arrived, s.over = nil, true
+	s.over = true
 	s.stopKeeping()
 	s.mu.Unlock()
 	_ = s.sub.Drain() // fails when the connection is closed: then nothing can be given back either
+}
+
+// giveBack runs when nothing can arrive any more. Server 2.9 forgets a Nack, until the lease is over, when it finds a
+// request that nobody waits for any more; it looks for those when it is asked about the consumer.
+func (s *session) giveBack() {
+	s.mu.Lock()
+	s.over = true // also if the connection was closed
+	back := s.arrived
+	s.arrived = nil
+	s.mu.Unlock()
+	if len(back) == 0 {
+		return
+	}
+	lanes := make(map[int]bool)
 	for _, a := range back {
-		_ = s.receiver.driver.conn.Publish(a.msg.Reply, ackBack)
+		lanes[a.lane] = true
+	}
+	s.receiver.clearRequests(lanes)
+	for _, a := range back {
+		_ = s.receiver.driver.conn.Publish(a.msg.Reply, ackBack) // else its lease runs out
 	}
 }
 

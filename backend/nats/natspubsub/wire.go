@@ -1,8 +1,10 @@
 package natspubsub
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,26 +25,88 @@ const (
 	headerMsgID   = nats.MsgIdHdr
 	// headerOther holds, as a URL query, the caller's headers that NATS would change, or obey.
 	headerOther = "Backstay-Headers"
+	// headerSchedule and headerTarget make the server keep a message until its time, and then store it where it belongs.
+	headerSchedule = "Nats-Schedule"
+	headerTarget   = "Nats-Schedule-Target"
+	// headerScheduler begins the names of what the server adds then.
+	headerScheduler = "Nats-Schedule"
+	// ackPrefix begins the reply subject of every delivery.
+	ackPrefix = "$JS.ACK."
 )
 
 // headerRoom is kept free for headers below the server's max_payload.
 const headerRoom = 16 << 10
 
-// encode makes the NATS message of m.
-func (c Config) encode(m *pubsub.Message) *nats.Msg {
-	id := escape(m.ID)
-	h := make(nats.Header, len(m.Header)+8)
-	h[headerVersion] = []string{"1.0"}
-	h[headerID] = []string{id}
-	h[headerMsgID] = []string{id}
-	h[headerSource] = []string{"/" + c.Prefix}
-	h[headerType] = []string{m.Topic}
-	h[headerTime] = []string{m.Time.UTC().Format(time.RFC3339Nano)}
-	if m.Key != "" {
-		h[headerKey] = []string{escape(m.Key)}
+// encoder makes NATS messages. It is for one goroutine and uses its message again and again: nats.go copies it.
+type encoder struct {
+	cfg                                                  Config
+	msg                                                  nats.Msg
+	values                                               [8]string // what the headers below point to
+	id, msgID, kind, stamp, key, other, schedule, target []string
+	extra                                                []string // names of the caller's headers in msg
+	time                                                 time.Time
+}
+
+func newEncoder(cfg Config) *encoder {
+	e := &encoder{cfg: cfg}
+	for i, field := range []*[]string{&e.id, &e.msgID, &e.kind, &e.stamp, &e.key, &e.other, &e.schedule, &e.target} {
+		*field = e.values[i : i+1 : i+1]
 	}
+	e.msg.Header = nats.Header{
+		headerVersion: {"1.0"}, headerID: e.id, headerMsgID: e.msgID,
+		headerSource: {"/" + cfg.Prefix}, headerType: e.kind, headerTime: e.stamp,
+	}
+	return e
+}
+
+// encode makes the NATS message of m, which is valid until the next call.
+func (e *encoder) encode(m *pubsub.Message, t *topic) *nats.Msg {
+	h := e.msg.Header
+	e.id[0] = escape(m.ID)
+	e.msgID[0] = e.id[0]
+	if _, redriven := m.Header[pubsub.HeaderRedrive]; redriven {
+		e.msgID[0] = escape(pubsub.DedupID(*m))
+	}
+	e.kind[0] = m.Topic
+	if e.stamp[0] == "" || !m.Time.Equal(e.time) {
+		e.time, e.stamp[0] = m.Time, m.Time.UTC().Format(time.RFC3339Nano)
+	}
+	e.set(headerKey, e.key, escape(m.Key))
+	e.setHeader(m.Header)
+	e.msg.Subject, e.msg.Data = t.subjects[e.cfg.lane(m.Key, m.ID)], m.Payload
+	at := ""
+	if !m.DeliverAt.IsZero() && m.DeliverAt.After(time.Now()) {
+		at = "@at " + m.DeliverAt.UTC().Format(time.RFC3339Nano)
+	}
+	e.set(headerSchedule, e.schedule, at)
+	if at == "" {
+		delete(h, headerTarget)
+	} else {
+		e.set(headerTarget, e.target, e.msg.Subject)
+		e.msg.Subject = t.scheduleSubject(e.msgID[0])
+	}
+	return &e.msg
+}
+
+// set makes value, which is kept in place, that of the header, or removes the header.
+func (e *encoder) set(name string, place []string, value string) {
+	if value == "" {
+		delete(e.msg.Header, name)
+		return
+	}
+	place[0] = value
+	e.msg.Header[name] = place
+}
+
+// setHeader replaces the caller's headers.
+func (e *encoder) setHeader(header pubsub.Header) {
+	h := e.msg.Header
+	for _, name := range e.extra {
+		delete(h, name)
+	}
+	e.extra = e.extra[:0]
 	var other url.Values
-	for name, value := range m.Header {
+	for name, value := range header {
 		if reserved(name) || !plain(value) {
 			if other == nil {
 				other = make(url.Values)
@@ -51,46 +115,90 @@ func (c Config) encode(m *pubsub.Message) *nats.Msg {
 			continue
 		}
 		h[name] = []string{value}
+		e.extra = append(e.extra, name)
 	}
-	if other != nil {
-		h[headerOther] = []string{other.Encode()}
-	}
-	return &nats.Msg{Subject: c.subject(m.Topic, c.lane(m.Key, m.ID)), Header: h, Data: m.Payload}
+	e.set(headerOther, e.other, other.Encode())
 }
 
 // decode makes the message of what the server delivered, whoever published it: headers with several values are joined,
-// and what is missing is filled from the server's metadata. The epoch is the consumer's count of deliveries: with one
-// message of a lane in flight, every delivery makes those before it stale.
-func decode(topic string, nm *nats.Msg) (m pubsub.Message, epoch uint64, err error) {
-	meta, err := nm.Metadata()
+// and what is missing is filled from the server's metadata.
+func decode(topic string, nm *nats.Msg) (pubsub.Message, origin, error) {
+	from, err := parseReply(nm.Reply)
 	if err != nil {
-		return m, 0, fmt.Errorf("natspubsub: topic %s: %w", topic, err)
+		return pubsub.Message{}, origin{}, fmt.Errorf("natspubsub: topic %s: %w", topic, err)
 	}
-	m = pubsub.Message{Topic: topic, Payload: nm.Data, Attempt: int(meta.NumDelivered)}
+	m := pubsub.Message{Topic: topic, Payload: nm.Data, Attempt: from.deliveries}
 	m.Key = unescape(nm.Header.Get(headerKey))
 	if m.ID = unescape(nm.Header.Get(headerID)); m.ID == "" {
 		m.ID = nm.Header.Get(headerMsgID)
 	}
 	if m.ID == "" {
-		m.ID = fmt.Sprintf("%s:%d", meta.Stream, meta.Sequence.Stream)
+		m.ID = from.stream + ":" + strconv.FormatUint(from.sequence, 10)
 	}
 	if m.Time, err = time.Parse(time.RFC3339Nano, nm.Header.Get(headerTime)); err != nil {
-		m.Time = meta.Timestamp
+		m.Time = time.Unix(0, from.stored)
 	}
 	m.Header = decodeHeader(nm.Header)
-	return m, meta.Sequence.Consumer, nil
+	return m, from, nil
+}
+
+// origin is what the server says of a delivery in its reply subject.
+type origin struct {
+	stream     string
+	deliveries int
+	sequence   uint64 // in the stream
+	number     uint64 // of the delivery, in the consumer
+	stored     int64  // Unix nanoseconds
+}
+
+var errReply = errors.New("the reply subject is not one of JetStream")
+
+// parseReply reads $JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<number>.<stored>.<pending>, which may have
+// <domain>.<account> before the stream, and more at the end.
+func parseReply(reply string) (o origin, err error) {
+	rest, ok := strings.CutPrefix(reply, ackPrefix)
+	if !ok {
+		return o, errReply
+	}
+	if n := strings.Count(rest, "."); n > 6 {
+		_, rest, _ = strings.Cut(rest, ".")
+		_, rest, _ = strings.Cut(rest, ".")
+	} else if n < 6 {
+		return o, errReply
+	}
+	o.stream, rest, _ = strings.Cut(rest, ".")
+	_, rest, _ = strings.Cut(rest, ".")
+	var numbers [4]uint64
+	for i := range numbers {
+		var text string
+		text, rest, _ = strings.Cut(rest, ".")
+		if numbers[i], err = strconv.ParseUint(text, 10, 63); err != nil {
+			return o, errReply
+		}
+	}
+	o.deliveries, o.sequence, o.number, o.stored = int(numbers[0]), numbers[1], numbers[2], int64(numbers[3])
+	return o, nil
 }
 
 func decodeHeader(in nats.Header) pubsub.Header {
-	h := make(pubsub.Header, len(in))
+	h := pubsub.Header{}
 	for name, values := range in {
-		if !strings.HasPrefix(name, "ce-") && name != headerMsgID && name != headerOther {
+		switch {
+		case strings.HasPrefix(name, "ce-"), name == headerMsgID, name == headerOther:
+		case strings.HasPrefix(name, headerScheduler): // the server's remark that it has kept a message until its time
+		case len(values) == 1:
+			h[name] = values[0]
+		default:
 			h[name] = strings.Join(values, ", ")
 		}
 	}
-	other, err := url.ParseQuery(in.Get(headerOther))
+	text := in.Get(headerOther)
+	if text == "" {
+		return h
+	}
+	other, err := url.ParseQuery(text)
 	if err != nil {
-		h[headerOther] = in.Get(headerOther) // not ours
+		h[headerOther] = text // not ours
 		return h
 	}
 	for name := range other {
@@ -116,10 +224,22 @@ func plain(value string) bool {
 
 // escape encodes an attribute as CloudEvents prescribes for headers: everything but printable ASCII, and '"' and '%'.
 func escape(s string) string {
+	for i := range len(s) {
+		if !isPrintable(s[i]) {
+			return escapeFrom(s, i)
+		}
+	}
+	return s
+}
+
+func isPrintable(c byte) bool { return c > ' ' && c < 0x7f && c != '"' && c != '%' }
+
+func escapeFrom(s string, first int) string {
 	const hex = "0123456789ABCDEF"
 	var b strings.Builder
-	for _, c := range []byte(s) {
-		if c > ' ' && c < 0x7f && c != '"' && c != '%' {
+	b.WriteString(s[:first])
+	for _, c := range []byte(s[first:]) {
+		if isPrintable(c) {
 			b.WriteByte(c)
 			continue
 		}
@@ -130,6 +250,9 @@ func escape(s string) string {
 
 // unescape undoes escape; what is not escaped properly stays as it is.
 func unescape(s string) string {
+	if strings.IndexByte(s, '%') < 0 {
+		return s
+	}
 	if v, err := url.PathUnescape(s); err == nil {
 		return v
 	}
