@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/backstay-go/backstay/internal/configdata"
+	"github.com/backstay-go/backstay/configdata"
 	"github.com/backstay-go/backstay/pubsub"
 )
 

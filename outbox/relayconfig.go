@@ -3,7 +3,7 @@ package outbox
 import (
 	"time"
 
-	"github.com/backstay-go/backstay/internal/configdata"
+	"github.com/backstay-go/backstay/configdata"
 )
 
 // RelayConfig describes a Relay. Every field may be changed while it runs.

@@ -3,7 +3,7 @@ package saga
 import (
 	"time"
 
-	"github.com/backstay-go/backstay/internal/configdata"
+	"github.com/backstay-go/backstay/configdata"
 )
 
 // Config sets up a Runner. It is plain data: the zero value means the defaults, JSON writes it in snake_case with

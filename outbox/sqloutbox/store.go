@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/backstay-go/backstay/internal/configdata"
+	"github.com/backstay-go/backstay/configdata"
 	"github.com/backstay-go/backstay/outbox"
 	"github.com/backstay-go/backstay/pubsub"
 )

@@ -35,7 +35,7 @@ func (s *suite) travel(seen func(key string), fail error) *saga.Definition[trip]
 // node runs a runner until the test ends.
 func (s *suite) node(parts ...saga.Part) *saga.Runner {
 	s.Helper()
-	r, err := saga.NewRunner(s.store, saga.Config{Lease: 2 * time.Second, PollMax: 20 * time.Millisecond}, parts...)
+	r, err := saga.NewRunner(s.store, saga.Config{Lease: lease, PollMax: 20 * time.Millisecond}, parts...)
 	if err != nil {
 		s.Fatal(err)
 	}
