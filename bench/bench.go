@@ -6,6 +6,7 @@ package bench
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 )
 
@@ -15,16 +16,21 @@ type Case struct {
 	Name    string // the work
 	Subject string // who does it: "floor", "backstay" or a peer with its version
 	Run     func(b *testing.B)
+	Needs   func() error // says why the case cannot run here; nil: it always can
 }
 
-// Resilience is the area of the control packages.
-const Resilience = "resilience"
+// The areas.
+const (
+	Resilience = "resilience" // the control packages
+	Cache      = "cache"
+	PubSub     = "pubsub"
+)
 
 // Floor is the subject that every other is compared with.
 const Floor = "floor"
 
 // Cases returns all cases, the floor of each piece of work first.
-func Cases() []Case { return resilience() }
+func Cases() []Case { return slices.Concat(resilience(), caching(), messaging()) }
 
 const (
 	ours          = "backstay"
@@ -39,7 +45,7 @@ const (
 )
 
 func resilience() []Case {
-	var l list
+	l := list{area: Resilience}
 	primitives(&l)
 	breakers(&l)
 	retries(&l)
@@ -61,12 +67,12 @@ type subject struct {
 }
 
 // list collects cases.
-type list struct{ cases []Case }
+type list struct {
+	area  string
+	cases []Case
+}
 
-const (
-	area       = Resilience
-	inParallel = ", parallel"
-)
+const inParallel = ", parallel"
 
 // add puts down a piece of work for one goroutine.
 func (l *list) add(name string, floor call, subjects ...subject) {
@@ -80,10 +86,14 @@ func (l *list) both(name string, floor call, subjects ...subject) {
 }
 
 func (l *list) put(name string, floor call, subjects []subject, loop func(call) func(*testing.B)) {
-	l.cases = append(l.cases, Case{area, name, Floor, loop(floor)})
+	l.append(name, Floor, loop(floor))
 	for _, s := range subjects {
-		l.cases = append(l.cases, Case{area, name, s.name, loop(s.create())})
+		l.append(name, s.name, loop(s.create()))
 	}
+}
+
+func (l *list) append(name, subject string, run func(*testing.B)) {
+	l.cases = append(l.cases, Case{Area: l.area, Name: name, Subject: subject, Run: run})
 }
 
 var errBroken = errors.New("broken")

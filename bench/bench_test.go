@@ -9,12 +9,28 @@ import (
 
 	"github.com/backstay-go/backstay/bench"
 	"github.com/backstay-go/backstay/bench/cases"
+	"github.com/backstay-go/backstay/bench/cases/caches"
+	"github.com/backstay-go/backstay/bench/cases/resilience"
 )
 
 func BenchmarkAll(b *testing.B) {
 	for _, c := range bench.Cases() {
-		b.Run(c.Area+"/"+c.Name+"/"+c.Subject, c.Run)
+		b.Run(c.Area+"/"+c.Name+"/"+c.Subject, func(b *testing.B) {
+			if c.Needs != nil {
+				needed(b, c.Needs())
+			}
+			c.Run(b)
+		})
 	}
+}
+
+func needed(t testing.TB, err error) {
+	t.Helper()
+	if err == nil {
+		return
+	}
+	require.NotEqual(t, "1", os.Getenv("BACKSTAY_REQUIRE_SERVICES"), err)
+	t.Skip(err)
 }
 
 func TestEveryPieceOfWorkHasItsFloorFirst(t *testing.T) {
@@ -47,13 +63,29 @@ func TestPeersAreNamedWithTheVersionThatIsRequired(t *testing.T) {
 	for _, c := range bench.Cases() {
 		named[c.Subject] = true
 	}
-	for _, s := range cases.Subjects() {
-		named[s.Name] = true
+	for _, suite := range []*cases.Suite{resilience.Suite(), caches.Suite()} {
+		for _, s := range suite.Subjects {
+			named[s.Name] = true
+		}
 	}
 	version := regexp.MustCompile(`\d+\.\d+\.\d+`)
 	for name := range named {
-		if v := version.FindString(name); v != "" {
+		for _, v := range version.FindAllString(name, -1) {
 			require.Regexp(t, ` v`+regexp.QuoteMeta(v)+`\b`, string(gomod), name)
 		}
 	}
+}
+
+// TestHitRatioIsThatOfTheEngine is a short form of the hit ratios. An LRU would fall short by three points.
+func TestHitRatioIsThatOfTheEngine(t *testing.T) {
+	ratios, skipped := bench.Ratios(30_000, 1)
+	for _, err := range skipped {
+		t.Log("skipped:", err)
+	}
+	require.NotEmpty(t, ratios)
+	for _, r := range ratios {
+		require.True(t, r.Percent >= 0 && r.Percent <= 100, "%s, %s: %f", r.Case, r.Subject, r.Percent)
+	}
+	mean, _ := bench.Shortfall(ratios)
+	require.InDelta(t, 0, mean, 1.5, "points")
 }

@@ -1,5 +1,7 @@
 package bench
 
+import "slices"
+
 // Target is what a subject has to reach in one case, beside another subject of the same case in the same run.
 type Target struct {
 	Case    string
@@ -15,7 +17,7 @@ const anyNumber = -1 // of allocations
 
 // Targets returns what this library sets out to reach.
 func Targets() []Target {
-	return []Target{
+	return slices.Concat([]Target{
 		{closedCase, ours, failsafeBare, 0.6, false, 0, 0},
 		{closedCase, ours, gobreakerName, 0.2, false, 0, 0},
 		{closedCase + inParallel, ours, failsafeBare, 1, false, 0, 0},
@@ -37,5 +39,20 @@ func Targets() []Target {
 		{oneTimeCase + neverWaits, ours, contextName, 1.3, false, 0, 5},
 		{twoTimesCase + neverWaits, ours, contextName, 2.8, false, 0, 12},
 		{clientCase, ours, failsafeName, 0.4, true, 0, anyNumber},
-	}
+		{timedClientCase, ours, failsafeName, 0.4, true, 0, anyNumber},
+		{hitCase, ours, otterName, 1.25, false, 0, 0},
+		{hitCase, ours, sturdyName, 0.5, false, 0, 0},
+		{hitCase, oursRefreshing, otterName + ", refresh", 1.25, false, 0, 0},
+		{hitCase + inParallel, ours, otterName, 1.25, false, 0, 0},
+		{hitCase + inParallel, ours, sturdyName, 0.5, false, 0, 0},
+		{missCase, ours, otterName, 1.3, false, 0, anyNumber},
+		{missCase + inParallel, ours, otterName, 1.3, false, 0, anyNumber},
+	}, redisTargets(), pubSubTargets())
 }
+
+// RatioTarget is what this library's hit ratio has to reach: on average over all traces it may fall short of that of Against, its
+// engine, by so many percentage points.
+var RatioTarget = struct {
+	Subject, Against string
+	Points           float64
+}{ours, otterName, 0.3}

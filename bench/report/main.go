@@ -1,7 +1,7 @@
 // Report runs the benchmarks and prints a table for each area: every figure beside its ratio to the floor of the same run, then
-// what was to be reached, and for resilience which library passes which behavioural case, each in a child process.
+// what was to be reached, for caches their hit ratios, and which library passes which behavioural case, each in a child process.
 //
-//	go run ./bench/report [-area AREA] [-rounds N] [-cases=false] [-json FILE] [-markdown FILE]
+//	go run ./bench/report [-area AREA] [-rounds N] [-reads N] [-cases=false] [-json FILE] [-markdown FILE]
 package main
 
 import (
@@ -19,19 +19,51 @@ import (
 
 	"github.com/backstay-go/backstay/bench"
 	"github.com/backstay-go/backstay/bench/cases"
+	"github.com/backstay-go/backstay/bench/cases/caches"
+	"github.com/backstay-go/backstay/bench/cases/resilience"
 )
 
 // report is everything that one run found.
 type report struct {
-	Head    string
+	Head  string
+	Areas []area
+}
+
+// area is what was found in one area.
+type area struct {
+	page
 	Rows    []row
 	Reached []reached
+	Ratios  []bench.Ratio
+	Skipped []error
 	Cells   []cases.Result
 }
 
+// page is what the documentation says about an area in general.
+type page struct {
+	name, title string
+	floors      string
+	benchtime   string       // of each case in each round
+	suite       *cases.Suite // nil: no behavioural cases
+}
+
+func pages() []page {
+	return []page{
+		{bench.Resilience, "Resilience", "The floor of each piece of work is the same work without a policy.", aMoment, resilience.Suite()},
+		{bench.Cache, "Caches", "The floor is a sync.Map for hits, a map behind a mutex for misses, a sync.Once for a stampede, a connection without a " +
+			"client library for reads from Redis, and the client library itself for those that it has cached.", aMoment, caches.Suite()},
+		{bench.PubSub, "Publish and subscribe", "In memory the floor is a buffered channel that passes a pointer, which nobody acknowledges; on JetStream it is " +
+			"the client library alone, sending and reading the same messages with the same headers and durability, and for messages on disk a file " +
+			"that is appended to and synced each time. Every clock stops when the last message is acknowledged at the broker.", "200ms", nil},
+	}
+}
+
+// aMoment is enough for operations that are short: the rounds even out what disturbs one of them.
+const aMoment = "100ms"
+
 type options struct {
 	area               string
-	rounds             int
+	rounds, reads      int
 	cases              bool
 	jsonFile, markdown string
 }
@@ -41,12 +73,13 @@ func main() {
 	var o options
 	flag.StringVar(&o.area, "area", "", "run this area only")
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds, of which the median counts; 0: no benchmarks")
+	flag.IntVar(&o.reads, "reads", 1_000_000, "reads of each trace for the hit ratios; 0: no hit ratios")
 	flag.BoolVar(&o.cases, "cases", true, "put the libraries through the behavioural cases; needs a C compiler for the race detector")
 	flag.StringVar(&o.jsonFile, "json", "", "also write the rows as JSON to this file")
 	flag.StringVar(&o.markdown, "markdown", "", "also write the tables as Markdown to this file")
 	flag.Parse()
-	if flag.NArg() > 0 || o.rounds < 0 {
-		fmt.Fprintln(os.Stderr, "report: there are no arguments, and -rounds is at least 0; see -help")
+	if flag.NArg() > 0 || o.rounds < 0 || o.reads < 0 {
+		fmt.Fprintln(os.Stderr, "report: there are no arguments, and -rounds and -reads are at least 0; see -help")
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -59,26 +92,22 @@ func main() {
 }
 
 func run(ctx context.Context, out io.Writer, o options) error {
-	all := slices.DeleteFunc(bench.Cases(), func(c bench.Case) bool { return o.area != "" && c.Area != o.area })
-	if len(all) == 0 {
+	wanted := slices.DeleteFunc(pages(), func(p page) bool { return o.area != "" && p.name != o.area })
+	if len(wanted) == 0 {
 		return fmt.Errorf("there is no area %q", o.area)
 	}
-	// A tenth of a second a case is enough for operations this short: the rounds even out what disturbs one of them.
-	if err := flag.Set("test.benchtime", "100ms"); err != nil {
-		return err
-	}
 	r := report{Head: fmt.Sprintf("%s, %d cores, %s, median of %d rounds", runtime.Version(), runtime.GOMAXPROCS(0), time.Now().Format(time.DateOnly), o.rounds)}
-	if o.rounds > 0 {
-		r.Rows = measure(all, o.rounds)
-		r.Reached = compare(r.Rows)
-	}
-	if o.cases && (o.area == "" || o.area == bench.Resilience) {
-		binary, cleanup, err := cases.Build(ctx)
+	for _, p := range wanted {
+		a, err := find(p, o)
 		if err != nil {
 			return err
 		}
-		defer cleanup()
-		r.Cells = cases.Run(ctx, binary)
+		r.Areas = append(r.Areas, a)
+	}
+	if o.cases && slices.ContainsFunc(r.Areas, func(a area) bool { return a.suite != nil }) {
+		if err := r.runCases(ctx); err != nil {
+			return err
+		}
 	}
 	if err := r.print(out); err != nil {
 		return err
@@ -86,9 +115,47 @@ func run(ctx context.Context, out io.Writer, o options) error {
 	return r.write(o)
 }
 
+// find measures an area.
+func find(p page, o options) (a area, err error) {
+	a.page = p
+	if o.rounds > 0 {
+		if err := flag.Set("test.benchtime", p.benchtime); err != nil {
+			return a, err
+		}
+		all := slices.DeleteFunc(bench.Cases(), func(c bench.Case) bool { return c.Area != p.name })
+		if a.Rows, a.Skipped, err = measure(all, o.rounds); err != nil {
+			return a, err
+		}
+		a.Reached = compare(a.Rows)
+	}
+	if p.name == bench.Cache && o.reads > 0 {
+		ratios, skipped := bench.Ratios(o.reads, ratioRuns)
+		a.Ratios, a.Skipped = ratios, append(a.Skipped, skipped...)
+	}
+	return a, nil
+}
+
+// ratioRuns is how often each cache is put through a trace; the mean counts.
+const ratioRuns = 5
+
+func (r *report) runCases(ctx context.Context) error {
+	binaries, cleanup, err := cases.Build(ctx)
+	if err != nil {
+		return err
+	}
+	defer cleanup()
+	for i := range r.Areas {
+		if r.Areas[i].suite == nil {
+			continue
+		}
+		r.Areas[i].Cells = r.Areas[i].suite.Run(ctx, binaries)
+	}
+	return nil
+}
+
 func (r *report) write(o options) error {
 	if o.jsonFile != "" {
-		data, err := json.MarshalIndent(r.Rows, "", "  ")
+		data, err := json.MarshalIndent(r.jsonRows(), "", "  ")
 		if err != nil {
 			return err
 		}
@@ -100,4 +167,17 @@ func (r *report) write(o options) error {
 		return nil
 	}
 	return os.WriteFile(o.markdown, []byte(r.asMarkdown()), 0o644)
+}
+
+func (r *report) jsonRows() []any {
+	rows := []any{}
+	for _, a := range r.Areas {
+		for _, row := range a.Rows {
+			rows = append(rows, row)
+		}
+		for _, ratio := range a.Ratios {
+			rows = append(rows, ratioRow{a.name, ratio.Case, ratio.Subject, ratio.Percent, ratio.Best, ratio.Percent / ratio.Best})
+		}
+	}
+	return rows
 }

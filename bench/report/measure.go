@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
@@ -16,20 +17,35 @@ type row struct {
 	AllocsOp     int64   `json:"allocs_op"`
 	Floor        float64 `json:"floor"`
 	RatioToFloor float64 `json:"ratio_to_floor"`
+	LoadsOp      float64 `json:"loads_op,omitempty"` // of stampedes
 }
 
-// measure goes through all cases in each round, so that a disturbance of the machine touches floors and subjects alike.
-func measure(all []bench.Case, rounds int) []row {
+// ratioRow is a hit ratio in the JSON array.
+type ratioRow struct {
+	Area        string  `json:"area"`
+	Case        string  `json:"case"`
+	Subject     string  `json:"subject"`
+	HitPercent  float64 `json:"hit_percent"`
+	BestPercent float64 `json:"best_percent"`
+	RatioToBest float64 `json:"ratio_to_best"`
+}
+
+// measure goes through all cases in each round, so that a disturbance of the machine touches floors and subjects alike. What cannot
+// run here is left out, with the reason.
+func measure(all []bench.Case, rounds int) (rows []row, skipped []error, err error) {
+	all, skipped = runnable(all)
 	times := make([][]float64, len(all))
-	allocs := make([]int64, len(all))
+	rows = make([]row, len(all))
 	for range rounds {
 		for i, c := range all {
 			result := testing.Benchmark(c.Run)
-			times[i] = append(times[i], float64(result.T.Nanoseconds())/float64(result.N))
-			allocs[i] = result.AllocsPerOp()
+			if result.N == 0 {
+				return nil, nil, fmt.Errorf("%s, %s: the benchmark failed; see go test -bench in the folder bench", c.Name, c.Subject)
+			}
+			times[i] = append(times[i], nsOp(result))
+			rows[i].AllocsOp, rows[i].LoadsOp = result.AllocsPerOp(), result.Extra[bench.LoadsMetric]
 		}
 	}
-	rows := make([]row, len(all))
 	var floor float64
 	for i, c := range all {
 		slices.Sort(times[i])
@@ -37,9 +53,37 @@ func measure(all []bench.Case, rounds int) []row {
 		if c.Subject == bench.Floor {
 			floor = median
 		}
-		rows[i] = row{Area: c.Area, Case: c.Name, Subject: c.Subject, NsOp: median, AllocsOp: allocs[i], Floor: floor, RatioToFloor: median / floor}
+		rows[i].Area, rows[i].Case, rows[i].Subject = c.Area, c.Name, c.Subject
+		rows[i].NsOp, rows[i].Floor, rows[i].RatioToFloor = median, floor, median/floor
 	}
-	return rows
+	return rows, skipped, nil
+}
+
+// nsOp is the time of an operation, or the quantile that the case reports in its place.
+func nsOp(r testing.BenchmarkResult) float64 {
+	if ns, ok := r.Extra["ns/op"]; ok {
+		return ns
+	}
+	return float64(r.T.Nanoseconds()) / float64(r.N)
+}
+
+func runnable(all []bench.Case) (here []bench.Case, skipped []error) {
+	reasons := map[string]bool{}
+	for _, c := range all {
+		if c.Needs == nil {
+			here = append(here, c)
+			continue
+		}
+		err := c.Needs()
+		switch {
+		case err == nil:
+			here = append(here, c)
+		case !reasons[c.Name]:
+			reasons[c.Name] = true
+			skipped = append(skipped, fmt.Errorf("%s: %w", c.Name, err))
+		}
+	}
+	return here, skipped
 }
 
 // reached is a target and what became of it.

@@ -8,6 +8,8 @@ import (
 	"os"
 
 	"github.com/backstay-go/backstay/bench/cases"
+	"github.com/backstay-go/backstay/bench/cases/caches"
+	"github.com/backstay-go/backstay/bench/cases/resilience"
 )
 
 func main() {
@@ -15,7 +17,8 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: child SUBJECT CASE")
 		os.Exit(2)
 	}
-	if err := cases.Child(os.Args[1], os.Args[2]); err != nil {
+	suites := []*cases.Suite{resilience.Suite(), caches.Suite()}
+	if err := cases.Child(suites, os.Args[1], os.Args[2]); err != nil {
 		fmt.Fprintln(os.Stderr, "child:", err)
 		os.Exit(1)
 	}

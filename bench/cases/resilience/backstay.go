@@ -1,4 +1,4 @@
-package cases
+package resilience
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/backstay-go/backstay"
+	"github.com/backstay-go/backstay/bench/cases"
 	"github.com/backstay-go/backstay/breaker"
 	"github.com/backstay-go/backstay/bulkhead"
 	"github.com/backstay-go/backstay/hedge"
@@ -17,9 +18,9 @@ import (
 	"github.com/backstay-go/backstay/timeout"
 )
 
-func ours() *Subject {
-	return &Subject{
-		Key: "backstay", Name: "backstay",
+func ours() *subject {
+	return &subject{
+		Subject:  cases.Subject{Key: "backstay", Name: "backstay"},
 		breaker:  backstayCircuit,
 		retry:    backstayRetry,
 		bulkhead: &bulkheads{create: backstayBulkhead, runs: true},

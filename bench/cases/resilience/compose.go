@@ -1,4 +1,4 @@
-package cases
+package resilience
 
 import (
 	"context"
@@ -14,7 +14,7 @@ type layers struct {
 	retryOverOpen func() (run runner, tries func() int)
 }
 
-func deriveTwice(s *Subject) error {
+func deriveTwice(s *subject) error {
 	if s.derive == nil {
 		return noCompose
 	}
@@ -25,7 +25,7 @@ func deriveTwice(s *Subject) error {
 	return nil
 }
 
-func localRejection(s *Subject) error {
+func localRejection(s *subject) error {
 	if s.layers == nil {
 		return noCompose
 	}

@@ -1,4 +1,4 @@
-package cases
+package resilience
 
 import (
 	"context"
@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/backstay-go/backstay/bench/cases"
 )
 
 // circuitSpec is what a case asks of a breaker.
@@ -99,7 +101,7 @@ func halfOpenAdmitsExactly(create func(circuitSpec) circuit) error {
 	if err := c.trip(3); err != nil {
 		return err
 	}
-	pause(2 * openDelay)
+	cases.Pause(2 * openDelay)
 	admitted, running := c.admits(30)
 	finishAll(running)
 	if admitted != 3 {
@@ -117,7 +119,7 @@ func lateCompletions(create func(circuitSpec) circuit) error {
 	if err := c.trip(3); err != nil {
 		return err
 	}
-	pause(2 * openDelay)
+	cases.Pause(2 * openDelay)
 	first, probes := c.admits(1)
 	late[0].finish(errBroken)
 	if s := c.state(); s != "half-open" {
@@ -145,7 +147,7 @@ func lateSuccess(create func(circuitSpec) circuit) error {
 	if s := c.state(); s != "open" {
 		return fmt.Errorf("a late success while open makes it %s", s)
 	}
-	pause(2 * openDelay)
+	cases.Pause(2 * openDelay)
 	_, probe := c.admits(1)
 	late[1].finish(nil)
 	s := c.state()
@@ -161,10 +163,10 @@ func slidingWindow(create func(circuitSpec) circuit) error {
 	spec := circuitSpec{failures: 6, window: window, delay: time.Hour, probes: 1}
 	six := func(before, between time.Duration) string {
 		c := create(spec)
-		pause(before)
+		cases.Pause(before)
 		for i := range 6 {
 			if i == 3 {
-				pause(between)
+				cases.Pause(between)
 			}
 			_ = c.fail()
 		}
@@ -184,7 +186,7 @@ func slowFailures(create func(circuitSpec) circuit) error {
 	c := create(circuitSpec{failures: 6, window: window, delay: time.Hour, probes: 1})
 	for range 3 {
 		admitted, running := c.admits(10)
-		pause(window * 3 / 2)
+		cases.Pause(window * 3 / 2)
 		var all sync.WaitGroup
 		for _, f := range running {
 			all.Go(func() { f.finish(errBroken) })
@@ -194,12 +196,12 @@ func slowFailures(create func(circuitSpec) circuit) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("30 failures of %s each, window %s: still %s", ms(window*3/2), ms(window), c.state())
+	return fmt.Errorf("30 failures of %s each, window %s: still %s", cases.Millis(window*3/2), cases.Millis(window), c.state())
 }
 
 // recovers reports whether a call gets through in the end.
 func (c circuit) recovers() error {
-	if eventually(10*openDelay, func() bool { return c.succeed() == nil }) {
+	if cases.Eventually(10*openDelay, func() bool { return c.succeed() == nil }) {
 		return nil
 	}
 	return fmt.Errorf("after a second it still rejects, %s", c.state())
@@ -210,8 +212,8 @@ func panickingProbe(create func(circuitSpec) circuit) error {
 	if err := c.trip(1); err != nil {
 		return err
 	}
-	pause(2 * openDelay)
-	if caught(func() { _ = c.do(context.Background(), func() error { panic("probe") }) }) == nil {
+	cases.Pause(2 * openDelay)
+	if cases.Caught(func() { _ = c.do(context.Background(), func() error { panic("probe") }) }) == nil {
 		return errors.New("the panic did not reach the caller")
 	}
 	return c.recovers()
@@ -222,7 +224,7 @@ func exitingProbe(create func(circuitSpec) circuit) error {
 	if err := c.trip(1); err != nil {
 		return err
 	}
-	pause(2 * openDelay)
+	cases.Pause(2 * openDelay)
 	exited := make(chan struct{})
 	go func() {
 		defer close(exited)
@@ -238,7 +240,7 @@ func exitingProbe(create func(circuitSpec) circuit) error {
 
 func panicIsFailure(create func(circuitSpec) circuit) error {
 	c := create(circuitSpec{failures: 1, delay: time.Hour, probes: 1})
-	_ = caught(func() { _ = c.do(context.Background(), func() error { panic("operation") }) })
+	_ = cases.Caught(func() { _ = c.do(context.Background(), func() error { panic("operation") }) })
 	if s := c.state(); s != "open" {
 		return errors.New("a panic leaves it " + s)
 	}
@@ -272,7 +274,7 @@ func hookReads(create func(circuitSpec) circuit) error {
 	go func() {
 		defer close(done)
 		_ = c.fail()
-		pause(2 * openDelay)
+		cases.Pause(2 * openDelay)
 		_ = c.succeed()
 	}()
 	select {
@@ -291,7 +293,7 @@ func hungProbe(create func(circuitSpec) circuit) error {
 	if err := c.trip(1); err != nil {
 		return err
 	}
-	pause(2 * openDelay)
+	cases.Pause(2 * openDelay)
 	_, hung := c.admits(1)
 	defer finishAll(hung)
 	return c.recovers()
@@ -310,7 +312,7 @@ func eventRace(create func(circuitSpec) circuit) error {
 			for _, f := range late {
 				all.Go(func() { f.finish(errBroken) })
 			}
-			pause(2 * time.Millisecond)
+			cases.Pause(2 * time.Millisecond)
 			_ = c.succeed()
 			all.Wait()
 		}

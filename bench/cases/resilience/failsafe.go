@@ -1,4 +1,4 @@
-package cases
+package resilience
 
 import (
 	"context"
@@ -14,11 +14,13 @@ import (
 	"github.com/failsafe-go/failsafe-go/ratelimiter"
 	"github.com/failsafe-go/failsafe-go/retrypolicy"
 	"github.com/failsafe-go/failsafe-go/timeout"
+
+	"github.com/backstay-go/backstay/bench/cases"
 )
 
-func failsafeGo() *Subject {
-	return &Subject{
-		Key: "failsafe", Name: "failsafe-go 0.9.8",
+func failsafeGo() *subject {
+	return &subject{
+		Subject:  cases.Subject{Key: "failsafe", Name: "failsafe-go 0.9.8"},
 		breaker:  failsafeCircuit,
 		retry:    failsafeRetry,
 		client:   failsafeClient,

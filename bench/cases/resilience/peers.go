@@ -1,4 +1,4 @@
-package cases
+package resilience
 
 import (
 	"context"
@@ -10,10 +10,12 @@ import (
 	"github.com/sony/gobreaker/v2"
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
+
+	"github.com/backstay-go/backstay/bench/cases"
 )
 
-func goBreaker() *Subject {
-	return &Subject{Key: "gobreaker", Name: "gobreaker 2.4.0", breaker: goBreakerCircuit}
+func goBreaker() *subject {
+	return &subject{Subject: cases.Subject{Key: "gobreaker", Name: "gobreaker 2.4.0"}, breaker: goBreakerCircuit}
 }
 
 func goBreakerCircuit(spec circuitSpec) circuit {
@@ -43,8 +45,8 @@ func goBreakerCircuit(spec circuitSpec) circuit {
 	return c
 }
 
-func sethvargoRetry() *Subject {
-	return &Subject{Key: "sethvargo", Name: "sethvargo/go-retry 0.5.0", retry: func(spec retrySpec) retrier {
+func sethvargoRetry() *subject {
+	return &subject{Subject: cases.Subject{Key: "sethvargo", Name: "sethvargo/go-retry 0.5.0"}, retry: func(spec retrySpec) retrier {
 		policy := sethvargo.WithMaxRetries(uint64(spec.attempts-1), sethvargo.NewConstant(spec.delay))
 		return func(op func(context.Context) error) error {
 			return sethvargo.Do(spec.ctx, policy, func(ctx context.Context) error { return sethvargo.RetryableError(op(ctx)) })
@@ -52,8 +54,8 @@ func sethvargoRetry() *Subject {
 	}}
 }
 
-func avastRetry() *Subject {
-	return &Subject{Key: "avast", Name: "avast/retry-go 5.1.1", retry: func(spec retrySpec) retrier {
+func avastRetry() *subject {
+	return &subject{Subject: cases.Subject{Key: "avast", Name: "avast/retry-go 5.1.1"}, retry: func(spec retrySpec) retrier {
 		policy := avast.New(avast.Context(spec.ctx), avast.Attempts(uint(spec.attempts)), avast.Delay(spec.delay),
 			avast.DelayType(avast.FixedDelay))
 		return func(op func(context.Context) error) error {
@@ -62,8 +64,8 @@ func avastRetry() *Subject {
 	}}
 }
 
-func backoffV4() *Subject {
-	return &Subject{Key: "backoff", Name: "backoff 4.3.0", retry: func(spec retrySpec) retrier {
+func backoffV4() *subject {
+	return &subject{Subject: cases.Subject{Key: "backoff", Name: "backoff 4.3.0"}, retry: func(spec retrySpec) retrier {
 		policy := backoff.WithContext(backoff.WithMaxRetries(backoff.NewConstantBackOff(spec.delay), uint64(spec.attempts-1)), spec.ctx)
 		return func(op func(context.Context) error) error {
 			return backoff.Retry(func() error { return op(spec.ctx) }, policy)
@@ -71,8 +73,8 @@ func backoffV4() *Subject {
 	}}
 }
 
-func xSync() *Subject {
-	return &Subject{Key: "xsync", Name: "x/sync semaphore 0.24.0", bulkhead: &bulkheads{create: func() runner {
+func xSync() *subject {
+	return &subject{Subject: cases.Subject{Key: "xsync", Name: "x/sync semaphore 0.24.0"}, bulkhead: &bulkheads{create: func() runner {
 		slots := semaphore.NewWeighted(1)
 		return func(ctx context.Context, op func(context.Context) error) error {
 			if err := slots.Acquire(ctx, 1); err != nil {
@@ -84,8 +86,8 @@ func xSync() *Subject {
 	}}}
 }
 
-func xTime() *Subject {
-	return &Subject{Key: "xtime", Name: "x/time rate 0.16.0", limiter: func(every time.Duration) limiter {
+func xTime() *subject {
+	return &subject{Subject: cases.Subject{Key: "xtime", Name: "x/time rate 0.16.0"}, limiter: func(every time.Duration) limiter {
 		return rate.NewLimiter(rate.Every(every), 1).Wait
 	}}
 }

@@ -1,4 +1,4 @@
-package cases
+package resilience
 
 import (
 	"context"
@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/backstay-go/backstay/bench/cases"
 )
 
 // transport puts a library's HTTP retry round another transport.
@@ -78,7 +80,7 @@ func retryAfterHonoured(create func(int, time.Duration) transport) error {
 		}
 		// A date has whole seconds: two seconds from now is more than one.
 		if gap := times[1].Sub(times[0]); gap < 950*time.Millisecond {
-			return fmt.Errorf("Retry-After as %s: repeated after %s", name, ms(gap))
+			return fmt.Errorf("Retry-After as %s: repeated after %s", name, cases.Millis(gap))
 		}
 	}
 	return nil

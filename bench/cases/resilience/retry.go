@@ -1,4 +1,4 @@
-package cases
+package resilience
 
 import (
 	"context"
@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/backstay-go/backstay/bench/cases"
 )
 
 // retrySpec is what a case asks of a retrier. The context is in it because some libraries take it at construction.
@@ -27,7 +29,7 @@ func deadlineBeforeDelay(create func(retrySpec) retrier) error {
 	took := time.Since(start)
 	switch {
 	case took > 250*time.Millisecond:
-		return fmt.Errorf("slept until the deadline, %s", ms(took))
+		return fmt.Errorf("slept until the deadline, %s", cases.Millis(took))
 	case !errors.Is(err, errBroken):
 		return fmt.Errorf("the operation's error is lost: %w", err)
 	case !errors.Is(err, context.DeadlineExceeded):
@@ -55,13 +57,13 @@ func cancelEndsSleep(create func(retrySpec) retrier) error {
 		return errors.New("no error")
 	}
 	if took := time.Since(start); took > time.Second {
-		return fmt.Errorf("a cancel after 50 ms ended the sleep after %s", ms(took))
+		return fmt.Errorf("a cancel after 50 ms ended the sleep after %s", cases.Millis(took))
 	}
 	start = time.Now()
 	const delay = 300 * time.Millisecond
 	_ = create(retrySpec{context.Background(), 2, delay})(func(context.Context) error { return errBroken })
 	if took := time.Since(start); took > delay*19/10 {
-		return fmt.Errorf("two attempts %s apart took %s", ms(delay), ms(took))
+		return fmt.Errorf("two attempts %s apart took %s", cases.Millis(delay), cases.Millis(took))
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package cases
+package resilience
 
 import (
 	"context"
@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"github.com/backstay-go/backstay/bench/cases"
 )
 
 // runner runs an operation under a policy.
@@ -21,14 +23,14 @@ type bulkheads struct {
 
 func panicFreesSlot(b *bulkheads) error {
 	if !b.runs {
-		return notApplicable("runs no operation: releasing is the caller's business")
+		return cases.Lack("runs no operation: releasing is the caller's business")
 	}
 	freed := func(run runner, name string) error {
-		_ = caught(func() { _ = run(context.Background(), func(context.Context) error { panic("operation") }) })
+		_ = cases.Caught(func() { _ = run(context.Background(), func(context.Context) error { panic("operation") }) })
 		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
 		defer cancel()
 		var err error
-		_ = caught(func() { err = run(ctx, func(context.Context) error { return nil }) })
+		_ = cases.Caught(func() { err = run(ctx, func(context.Context) error { return nil }) })
 		if err != nil {
 			return fmt.Errorf("after a panic of %s the slot is lost: %w", name, err)
 		}
@@ -68,7 +70,7 @@ func abandonedWaiters(create func(every time.Duration) limiter) error {
 	}
 	byCancel := func() (context.Context, func()) {
 		ctx, cancel := context.WithCancel(context.Background())
-		return ctx, func() { pause(20 * time.Millisecond); cancel() }
+		return ctx, func() { cases.Pause(20 * time.Millisecond); cancel() }
 	}
 	if err := nextCaller(create, "deadlines", byDeadline); err != nil {
 		return err
@@ -94,7 +96,7 @@ func nextCaller(create func(every time.Duration) limiter, how string, leave func
 		return err
 	}
 	if took := time.Since(start); took > 3*every/2 {
-		return fmt.Errorf("after 10 %s the next caller waits %s instead of %s", how, ms(took), ms(every))
+		return fmt.Errorf("after 10 %s the next caller waits %s instead of %s", how, cases.Millis(took), cases.Millis(every))
 	}
 	return nil
 }
@@ -105,13 +107,13 @@ type timeoutKind struct {
 	run  runner
 }
 
-func panicRecoverable(s *Subject) error {
+func panicRecoverable(s *subject) error {
 	if len(s.timeouts) == 0 {
 		return noTimeout
 	}
 	for _, kind := range s.timeouts {
 		fmt.Println("running:", kind.name) // the last thing that the parent reads when the process dies
-		value := caught(func() { _ = kind.run(context.Background(), func(context.Context) error { panic("operation") }) })
+		value := cases.Caught(func() { _ = kind.run(context.Background(), func(context.Context) error { panic("operation") }) })
 		if value == nil {
 			return fmt.Errorf("%s: the caller does not see the panic", kind.name)
 		}
@@ -119,23 +121,23 @@ func panicRecoverable(s *Subject) error {
 	return nil
 }
 
-func givenUp(s *Subject) error {
+func givenUp(s *subject) error {
 	if s.abandon == nil {
 		return noTimeout
 	}
 	const limit, takes = 30 * time.Millisecond, 250 * time.Millisecond
 	run := s.abandon(limit)
 	start := time.Now()
-	err := run(context.Background(), func(context.Context) error { pause(takes); return nil })
+	err := run(context.Background(), func(context.Context) error { cases.Pause(takes); return nil })
 	took := time.Since(start)
 	if took > (limit+takes)/2 {
-		return fmt.Errorf("a timeout of %s blocks for %s", ms(limit), ms(took))
+		return fmt.Errorf("a timeout of %s blocks for %s", cases.Millis(limit), cases.Millis(took))
 	}
 	if err == nil {
 		return errors.New("no error")
 	}
 	before := runtime.NumGoroutine()
-	if !eventually(time.Second, func() bool { return runtime.NumGoroutine() < before }) {
+	if !cases.Eventually(time.Second, func() bool { return runtime.NumGoroutine() < before }) {
 		return errors.New("the abandoned goroutine never ends")
 	}
 	return nil
