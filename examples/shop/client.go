@@ -23,6 +23,9 @@ const (
 	clientTimeout  = 10 * time.Second // of one attempt
 	clientPatience = 30 * time.Second // with one request, all attempts
 	lookTimeout    = 2 * time.Second
+
+	oldLinkShare = 0.1 // of the shoppers come by a link to a product that is no longer sold
+	discontinued = "P000"
 )
 
 // A client is all customers together: it places requests at the shop's public address and writes down every final answer.
@@ -157,6 +160,9 @@ func (c *client) serve(ctx context.Context, r request, p placement, before <-cha
 	}
 	c.placed.Add(1)
 	if r.Order != nil {
+		if luck(0, "old link", p.id) < oldLinkShare {
+			c.look(ctx, "/api/products/"+discontinued)
+		}
 		c.look(ctx, "/api/products/"+url.PathEscape(r.Order.Lines[0].SKU))
 	}
 	patient, cancel := context.WithTimeout(ctx, clientPatience)

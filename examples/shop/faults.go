@@ -21,6 +21,8 @@ const (
 	deckSize     = 50
 	outageLength = 600 * time.Millisecond
 	declineShare = 0.04
+
+	absenceLength = 1200 * time.Millisecond // longer than the catalogue's TTL
 )
 
 // deckOf says how often each fault is in a deck; the rest of the cards are good.
@@ -107,6 +109,45 @@ func (f *faults) outageCount() int {
 // declines reports whether the card of this order is no good: it is so for good, whenever it is asked.
 func (f *faults) declines(orderID string) bool {
 	return f.enabled && luck(f.seed, "decline", orderID) < declineShare
+}
+
+// An absence is the one time that a service is away: it begins with a request that follows from the seed, and lasts for
+// absenceLength. Safe for concurrent use.
+type absence struct {
+	mu      sync.Mutex
+	before  int // requests until it begins; 0: it has begun, or never will
+	end     time.Time
+	refused int
+}
+
+func newAbsence(seed uint64, enabled bool) *absence {
+	if !enabled {
+		return &absence{}
+	}
+	return &absence{before: 40 + int(20*luck(seed, "stocktaking", "all shelves"))}
+}
+
+// away reports whether the next request comes while the service is away.
+func (a *absence) away() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.before > 0 {
+		a.before--
+		if a.before == 0 {
+			a.end = time.Now().Add(absenceLength)
+		}
+	}
+	away := time.Now().Before(a.end)
+	if away {
+		a.refused++
+	}
+	return away
+}
+
+func (a *absence) refusals() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.refused
 }
 
 // luck is a number in [0, 1) that depends on its arguments alone, evenly spread over ids.

@@ -91,6 +91,32 @@ func TestOutagesBeginWhenTheyMust(t *testing.T) {
 	}
 }
 
+func TestAServiceIsAwayOnce(t *testing.T) {
+	for seed := range uint64(20) {
+		synctest.Test(t, func(t *testing.T) {
+			a := newAbsence(seed, true)
+			answered := 0
+			for !a.away() {
+				answered++
+			}
+			require.True(t, answered >= 39 && answered < 59, "away after %d", answered)
+			start, refused := time.Now(), 1
+			for <-time.After(time.Millisecond); a.away(); <-time.After(time.Millisecond) {
+				refused++
+			}
+			require.Equal(t, absenceLength, time.Since(start))
+			require.Equal(t, refused, a.refusals())
+			for range 10_000 {
+				require.False(t, a.away())
+			}
+		})
+	}
+	never := newAbsence(1, false)
+	for range 1000 {
+		require.False(t, never.away())
+	}
+}
+
 func TestLuckIsEven(t *testing.T) {
 	for seed := range uint64(3) {
 		declined := 0

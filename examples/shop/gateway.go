@@ -20,7 +20,7 @@ import (
 type gateway struct {
 	orders, inventory, payments, shipping *peer
 
-	catalogue *cache.Cache[string, product]
+	catalogue *catalogue
 }
 
 // guard are the policies between the gateway and one service.
@@ -40,7 +40,7 @@ func newGateway(client *http.Client, orders, inventory, payments, shipping strin
 		payments:  newPeer("payments", payments, client, guard("payments")...),
 		shipping:  newPeer("shipping", shipping, client, guard("shipping")...),
 	}
-	g.catalogue = cache.New(g.product, cache.Config{Name: "catalogue", TTL: 10 * time.Second, LoadTimeout: 5 * time.Second})
+	g.catalogue = newCatalogue(g.inventory)
 	return g
 }
 
@@ -54,17 +54,12 @@ func (g *gateway) handler() http.Handler {
 	return mux
 }
 
-func (g *gateway) product(ctx context.Context, sku string) (p product, err error) {
-	err = g.inventory.call(ctx, http.MethodGet, "/products/"+sku, nil, &p)
-	return p, err
-}
-
 func (g *gateway) getProduct(r *http.Request) (any, error) {
 	sku := r.PathValue("sku")
 	if err := checkID("product", sku); err != nil {
 		return nil, err
 	}
-	return g.catalogue.Get(r.Context(), sku)
+	return g.catalogue.page(r.Context(), sku)
 }
 
 func (g *gateway) postOrder(r *http.Request) (any, error) {
@@ -87,7 +82,7 @@ func (g *gateway) sold(ctx context.Context, sku string) error {
 		return err
 	}
 	_, err := g.catalogue.Get(ctx, sku)
-	if no, ok := errors.AsType[*refusal](err); ok && no.Code == http.StatusNotFound {
+	if errors.Is(err, cache.ErrNotFound) {
 		return refuse(http.StatusUnprocessableEntity, "no product %q", sku)
 	}
 	return err

@@ -12,6 +12,7 @@ import (
 // the next order can have.
 type inventory struct {
 	ledger
+	stocktaking *absence // refuses look-ups; reservations are always answered
 }
 
 // stockProducts puts products on the shelves. Those that are there stay as they are: a shop that starts again goes on
@@ -40,6 +41,9 @@ func (i *inventory) handler() http.Handler {
 }
 
 func (i *inventory) getProduct(r *http.Request) (any, error) {
+	if i.stocktaking.away() {
+		return nil, &refusal{Code: http.StatusServiceUnavailable, Reason: "stocktaking", Wait: retryLater}
+	}
 	p := product{SKU: r.PathValue("sku")}
 	err := i.db.QueryRowContext(r.Context(), `SELECT name, price_pence, stock_left FROM products WHERE sku = ?`, p.SKU).
 		Scan(&p.Name, &p.PricePence, &p.Stock)

@@ -53,9 +53,12 @@ type settings struct {
 	replay string
 	chaos  bool
 	data   string
-	json   bool
-	serve  bool
-	addr   string
+	broker string
+	// temporary: the data goes with the run
+	temporary bool
+	json      bool
+	serve     bool
+	addr      string
 }
 
 // A usageError is the caller's to mend; it says how.
@@ -73,6 +76,7 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	flags.StringVar(&cfg.replay, "replay", "", "place the orders of this `file`: invoices as CSV, plain or gzip")
 	flags.BoolVar(&cfg.chaos, "chaos", true, "break things")
 	flags.StringVar(&cfg.data, "data", "", "keep the data in this `folder`, and go on with what is in it; default: a temporary one")
+	flags.StringVar(&cfg.broker, "broker", "", "the `URL` of the broker: mem:, nats://…; default: JetStream inside the shop")
 	flags.BoolVar(&cfg.json, "json", false, "print one JSON object instead of the report")
 	flags.BoolVar(&cfg.serve, "serve", false, "stay open until interrupted, for requests from outside")
 	flags.StringVar(&cfg.addr, "addr", "127.0.0.1:8080", "the `address` of the gateway, with -serve")
@@ -94,6 +98,10 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 		return cfg, fmt.Errorf("-rate is %v: it must be above 0", cfg.rate)
 	case given["addr"] && !cfg.serve:
 		return cfg, errors.New("-addr is only for -serve: without it the gateway takes a free port")
+	case given["broker"]:
+		if err := checkBroker(cfg.broker, cfg.data); err != nil {
+			return cfg, err
+		}
 	}
 	if !cfg.serve {
 		cfg.addr = anyPort

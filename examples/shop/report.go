@@ -16,35 +16,40 @@ import (
 
 // A result is what a run has to show, and with -json all that it prints. Money is in pence.
 type result struct {
-	Orders               int         `json:"orders"`
-	Accepted             int         `json:"accepted"`
-	Confirmed            int         `json:"confirmed"`
-	Cancelled            int         `json:"cancelled"`
-	Unfinished           int         `json:"unfinished"`
-	ChargedPence         int         `json:"charged_pence"`
-	ConfirmedPence       int         `json:"confirmed_pence"`
-	RefundedPence        int         `json:"refunded_pence"`
-	UnitsReserved        int         `json:"units_reserved"`
-	UnitsShipped         int         `json:"units_shipped"`
-	EventsPublished      int         `json:"events_published"`
-	EventsHandled        int         `json:"events_handled"`
-	DuplicatesSuppressed int         `json:"duplicates_suppressed"`
-	DeadLetters          int         `json:"dead_letters"`
-	Retries              int         `json:"retries"`
-	BreakerOpened        int         `json:"breaker_opened"`
-	Fallbacks            int         `json:"fallbacks"`
-	Redeliveries         int         `json:"redeliveries"`
-	Compensations        int         `json:"compensations"`
-	LostReplies          int         `json:"lost_replies"`
-	Seconds              float64     `json:"seconds"`
-	Invariants           []invariant `json:"invariants"`
-	OK                   bool        `json:"ok"`
+	Orders                int         `json:"orders"`
+	Accepted              int         `json:"accepted"`
+	Confirmed             int         `json:"confirmed"`
+	Cancelled             int         `json:"cancelled"`
+	Unfinished            int         `json:"unfinished"`
+	ChargedPence          int         `json:"charged_pence"`
+	ConfirmedPence        int         `json:"confirmed_pence"`
+	RefundedPence         int         `json:"refunded_pence"`
+	UnitsReserved         int         `json:"units_reserved"`
+	UnitsShipped          int         `json:"units_shipped"`
+	EventsPublished       int         `json:"events_published"`
+	EventsHandled         int         `json:"events_handled"`
+	DuplicatesSuppressed  int         `json:"duplicates_suppressed"`
+	DeadLetters           int         `json:"dead_letters"`
+	Retries               int         `json:"retries"`
+	BreakerOpened         int         `json:"breaker_opened"`
+	Fallbacks             int         `json:"fallbacks"`
+	Redeliveries          int         `json:"redeliveries"`
+	Compensations         int         `json:"compensations"`
+	LostReplies           int         `json:"lost_replies"`
+	CatalogueHits         int         `json:"catalogue_hits"`
+	CatalogueLoads        int         `json:"catalogue_loads"`
+	CatalogueRefreshes    int         `json:"catalogue_refreshes"`
+	CatalogueStaleServed  int         `json:"catalogue_stale_served"`
+	CatalogueNegativeHits int         `json:"catalogue_negative_hits"`
+	Seconds               float64     `json:"seconds"`
+	Invariants            []invariant `json:"invariants"`
+	OK                    bool        `json:"ok"`
 }
 
 // Details are what the report tells beside the result.
 type details struct {
 	Source  string         // where the orders came from: "200 orders generated from seed 1, with faults"
-	Bank    []figure       // what the bank did, in the order to be shown
+	Faults  []figure       // what the bank and the inventory service did, in the order to be shown
 	Skipped map[string]int // lines of the replayed file that are no sales, by reason
 	Refused map[string]int // cancellations of the replayed file that were not sent, by reason
 	Notes   []string       // what else the reader has to know, such as an interrupt or where the data is
@@ -75,13 +80,20 @@ func writeReport(w io.Writer, r result, d details) error {
 	p.ordered(r)
 	p.figures("Lines of the file that are no sales", byFrequency(d.Skipped))
 	p.figures("Cancellations of the file that match no order", byFrequency(d.Refused))
-	p.figures("What the faults did", append(slices.Clone(d.Bank),
+	p.figures("What the faults did", append(slices.Clone(d.Faults),
 		figure{"lost replies: the bank did it and did not say so", r.LostReplies},
 		figure{"retries", r.Retries},
 		figure{"breaker openings", r.BreakerOpened},
 		figure{"fallbacks", r.Fallbacks},
 		figure{"compensations", r.Compensations},
 	))
+	p.figures("What the catalogue answered", []figure{
+		{"hits", r.CatalogueHits},
+		{"hits: there is no such product", r.CatalogueNegativeHits},
+		{"stale answers while inventory was away", r.CatalogueStaleServed},
+		{"loads", r.CatalogueLoads},
+		{"loads in the background, ahead of time", r.CatalogueRefreshes},
+	})
 	p.figures("What the services told each other", []figure{
 		{"events published", r.EventsPublished},
 		{"events handled", r.EventsHandled},

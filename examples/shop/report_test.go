@@ -17,7 +17,8 @@ func exampleResult() result {
 		Orders: 2000, Accepted: 1999, Confirmed: 1711, Cancelled: 288, ChargedPence: 74566321, ConfirmedPence: 70011099,
 		RefundedPence: 4555222, UnitsReserved: 412345, UnitsShipped: 412345, EventsPublished: 13210, EventsHandled: 17209,
 		DuplicatesSuppressed: 431, Retries: 388, BreakerOpened: 7, Fallbacks: 92, Redeliveries: 431, Compensations: 288,
-		LostReplies: 61, Seconds: 34.2468, OK: true,
+		LostReplies: 61, CatalogueHits: 8211, CatalogueLoads: 902, CatalogueRefreshes: 611, CatalogueStaleServed: 127,
+		CatalogueNegativeHits: 180, Seconds: 34.2468, OK: true,
 		Invariants: []invariant{
 			{ordersSettled, true, "1,999 orders and 41 cancellations accepted, each carried through"},
 			{moneyAgrees, true, "£745,663.21 charged - £45,552.22 refunded = £700,110.99 confirmed"},
@@ -29,7 +30,7 @@ func exampleResult() result {
 func exampleDetails() details {
 	return details{
 		Source:  "2,000 orders replayed from online-retail.csv.gz, with faults (seed 1)",
-		Bank:    []figure{{"requests", 2601}, {"slow", 104}, {"outages", 5}},
+		Faults:  []figure{{"requests", 2601}, {"slow", 104}, {"outages", 5}},
 		Skipped: map[string]int{"no product": 312, "nothing sold": 77, "price is 0": 77},
 		Refused: map[string]int{"no earlier order of this customer": 63},
 		Notes:   []string{"The data is kept in shop-data."},
@@ -76,7 +77,8 @@ func TestJSONHasTheFieldsInOrder(t *testing.T) {
 	require.Equal(t, `{"orders":2000,"accepted":1999,"confirmed":1711,"cancelled":288,"unfinished":0,"charged_pence":74566321,`+
 		`"confirmed_pence":70011099,"refunded_pence":4555222,"units_reserved":412345,"units_shipped":412345,"events_published":13210,`+
 		`"events_handled":17209,"duplicates_suppressed":431,"dead_letters":0,"retries":388,"breaker_opened":7,"fallbacks":92,`+
-		`"redeliveries":431,"compensations":288,"lost_replies":61,"seconds":34.247,"invariants":[{"name":"accepted orders are settled",`+
+		`"redeliveries":431,"compensations":288,"lost_replies":61,"catalogue_hits":8211,"catalogue_loads":902,"catalogue_refreshes":611,`+
+		`"catalogue_stale_served":127,"catalogue_negative_hits":180,"seconds":34.247,"invariants":[{"name":"accepted orders are settled",`+
 		`"ok":true,"detail":"1,999 orders and 41 cancellations accepted, each carried through"}],"ok":true}`+"\n", out.String())
 	require.True(t, json.Valid(out.Bytes()))
 

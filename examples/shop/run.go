@@ -48,13 +48,13 @@ func trade(ctx context.Context, cfg settings, stdout, stderr io.Writer) (ok bool
 	if err != nil {
 		return false, err
 	}
-	temporary := cfg.data == ""
+	cfg.temporary = cfg.data == ""
 	if cfg.data, err = dataFolder(cfg.data); err != nil {
 		return false, err
 	}
 	told := details{Source: source, Skipped: goods.Skipped, Refused: goods.Refused}
 	r, err := serveAll(ctx, cfg, goods, &told, stderr)
-	if temporary && (r.OK || isUsage(err)) {
+	if cfg.temporary && (r.OK || isUsage(err)) {
 		err = errors.Join(err, os.RemoveAll(cfg.data))
 	} else {
 		told.Notes = append(told.Notes, "The data is kept in "+cfg.data+".")
@@ -97,7 +97,11 @@ func serveAll(ctx context.Context, cfg settings, goods assortment, told *details
 	if err := s.closeTo(s.databases); err != nil {
 		return r, err
 	}
-	return s.prove(ctx, told, start)
+	r, err = s.prove(ctx, told, start)
+	if s.cfg.temporary && r.OK && s.removeEvents != nil {
+		err = errors.Join(err, s.removeEvents(context.WithoutCancel(ctx)))
+	}
+	return r, err
 }
 
 // attend lets the customers in, and with -serve anybody else until the interrupt, and carries out what they asked for.
@@ -229,7 +233,7 @@ func (s *shop) prove(ctx context.Context, told *details, start time.Time) (resul
 		return r, err
 	}
 	s.count(&r)
-	told.Bank = s.bank.figures()
+	told.Faults = append(s.bank.figures(), figure{"look-ups refused: inventory is taking stock", s.stocktaking.refusals()})
 	if r.Invariants, err = check(ctx, s.dbs); err != nil {
 		return r, err
 	}
@@ -256,6 +260,12 @@ func (s *shop) count(r *result) {
 	r.BreakerOpened = int(s.teller.breaker.Stats().Opened)
 	r.Fallbacks = int(s.teller.fallback.Stats().Used)
 	r.Compensations = int(s.runner.Stats().Compensated)
+	seen := s.catalogue.Stats()
+	r.CatalogueHits = int(seen.Hits)
+	r.CatalogueLoads = int(seen.Loads)
+	r.CatalogueRefreshes = int(seen.Refreshes)
+	r.CatalogueStaleServed = int(seen.StaleServed)
+	r.CatalogueNegativeHits = int(seen.NegativeHits)
 }
 
 func (b *bank) figures() []figure {

@@ -82,7 +82,7 @@ func eventsOf(t *testing.T, db *sql.DB) (types []string) {
 
 func newInventory(t *testing.T, stock int) *inventory {
 	t.Helper()
-	i := &inventory{ledger: testLedger(t, topicInventory, inventorySchema)}
+	i := &inventory{ledger: testLedger(t, topicInventory, inventorySchema), stocktaking: newAbsence(1, false)}
 	require.NoError(t, i.stockProducts(t.Context(), []product{{SKU: "cup", Stock: stock}, {SKU: "pot", Stock: 1}}))
 	return i
 }

@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/backstay-go/backstay/backend/nats/natsembed"
-	"github.com/backstay-go/backstay/backend/nats/natspubsub"
 	"github.com/backstay-go/backstay/backend/sqlite"
 	"github.com/backstay-go/backstay/outbox"
 	"github.com/backstay-go/backstay/outbox/sqloutbox"
@@ -38,11 +36,15 @@ type shop struct {
 	stores map[string]*sqloutbox.Store // by service
 	sagas  *sqlsaga.Store
 	bus    *pubsub.Bus
-	http   *http.Client
-	base   map[string]string // URL by service
-	front  *server           // the gateway's
+	// removeEvents takes the shop's events away from a server that others use as well; nil: there is none.
+	removeEvents func(context.Context) error
+	http         *http.Client
+	base         map[string]string // URL by service
+	front        *server           // the gateway's
 
 	bank        *bank
+	stocktaking *absence
+	catalogue   *catalogue
 	teller      *bankClient
 	runner      *saga.Runner
 	relays      []*outbox.Relay
@@ -186,27 +188,6 @@ func (s *shop) openStores(ctx context.Context) (err error) {
 	return s.sagas.Migrate(ctx)
 }
 
-// startBroker starts JetStream inside this process, with no port open.
-func (s *shop) startBroker(ctx context.Context) error {
-	broker, err := natsembed.Start(natsembed.Config{Dir: filepath.Join(s.cfg.data, "jetstream")})
-	if err != nil {
-		return err
-	}
-	s.onClose(broker.Close)
-	conn, err := broker.Connect()
-	if err != nil {
-		return err
-	}
-	s.onClose(func() error { conn.Close(); return nil })
-	driver, err := natspubsub.New(ctx, conn, natspubsub.Config{Prefix: "shop"})
-	if err != nil {
-		return err
-	}
-	s.bus = pubsub.New(driver)
-	s.onClose(s.bus.Close)
-	return nil
-}
-
 const anyPort = "127.0.0.1:0"
 
 // serve starts an HTTP server that ends with the shop, and notes its address.
@@ -233,7 +214,8 @@ func (s *shop) startBank(context.Context) error {
 // startServices starts the services and, for each that listens to events, its consumers.
 func (s *shop) startServices(ctx context.Context) error {
 	s.teller = newBankClient(s.base["bank"], s.http)
-	inventory := &inventory{ledger: s.ledger(topicInventory)}
+	s.stocktaking = newAbsence(s.cfg.seed, s.cfg.chaos)
+	inventory := &inventory{ledger: s.ledger(topicInventory), stocktaking: s.stocktaking}
 	payments := &payments{ledger: s.ledger(topicPayments), bank: s.teller}
 	shipping := &shipping{ledger: s.ledger(topicShipping), inbox: s.inbox(topicShipping), seed: s.cfg.seed, chaos: s.cfg.chaos}
 	views := &views{inbox: s.inbox("views")}
@@ -271,7 +253,8 @@ func (s *shop) startMoving(context.Context) error {
 
 func (s *shop) startGateway(context.Context) (err error) {
 	gateway := newGateway(s.http, s.base[topicOrders], s.base[topicInventory], s.base[topicPayments], s.base[topicShipping])
-	s.onClose(gateway.catalogue.Close)
+	s.catalogue = gateway.catalogue
+	s.onClose(s.catalogue.Close)
 	if s.front, err = s.serve("gateway", s.cfg.addr, gateway.handler()); err != nil {
 		return usageError{fmt.Errorf("%w: give another address with -addr", err)}
 	}
@@ -316,8 +299,12 @@ func (s *shop) consume(ctx context.Context, group string, h pubsub.Handler, topi
 		}
 		return h(ctx, m)
 	}
+	start := "end" // loses nothing: a group stands before the first relay begins
+	if s.bus.Capabilities().ReplayFromStart {
+		start = "start"
+	}
 	for _, topic := range topics {
-		c, err := s.bus.Open(ctx, pubsub.Subscription{Topic: topic, Group: group, Ordered: true, Start: "start", Lease: lease})
+		c, err := s.bus.Open(ctx, pubsub.Subscription{Topic: topic, Group: group, Ordered: true, Start: start, Lease: lease})
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/backstay-go/backstay/backend/nats/natsembed"
+	"github.com/backstay-go/backstay/backend/nats/natspubsub"
+	"github.com/backstay-go/backstay/pubsub"
+	"github.com/backstay-go/backstay/pubsub/mempubsub"
+)
+
+// broker is how the services reach each other with events.
+type broker struct {
+	driver pubsub.Driver
+	close  func() error                // what was opened for the driver; nil: nothing
+	remove func(context.Context) error // the shop's own things at a server that others use as well; nil: there are none
+}
+
+// brokers are the forms of -broker. Nothing in the services depends on which it is.
+var brokers = []struct {
+	schemes []string
+	open    func(ctx context.Context, s *shop, address string) (broker, error)
+}{
+	{[]string{"mem"}, openMemory},
+	{[]string{"nats", "tls"}, openNATS},
+}
+
+// checkBroker refuses what no run could use.
+func checkBroker(address, data string) error {
+	scheme, _, _ := strings.Cut(address, ":")
+	if scheme == "mem" && data != "" {
+		return errors.New("-broker mem: forgets the events under way when the shop ends: leave out -data, or take a broker that keeps them")
+	}
+	known := []string{"mem:"}
+	for _, b := range brokers {
+		if slices.Contains(b.schemes, scheme) {
+			return nil
+		}
+		if b.schemes[0] != "mem" {
+			known = append(known, b.schemes[0]+"://host:port")
+		}
+	}
+	return fmt.Errorf("-broker begins with %q: it must be one of %s; without it the shop runs JetStream inside itself", scheme, strings.Join(known, ", "))
+}
+
+// startBroker opens the broker that the caller asked for, or starts JetStream inside this process, with no port open.
+func (s *shop) startBroker(ctx context.Context) error {
+	open := openEmbedded
+	scheme, _, _ := strings.Cut(s.cfg.broker, ":")
+	for _, b := range brokers {
+		if slices.Contains(b.schemes, scheme) {
+			open = b.open
+		}
+	}
+	b, err := open(ctx, s, s.cfg.broker)
+	if err != nil {
+		if s.cfg.broker != "" {
+			err = usageError{fmt.Errorf("-broker %s: %w: start the broker, or leave out -broker", withoutPassword(s.cfg.broker), err)}
+		}
+		return err
+	}
+	if b.close != nil {
+		s.onClose(b.close)
+	}
+	s.bus = pubsub.New(b.driver)
+	s.removeEvents = b.remove
+	s.onClose(s.bus.Close)
+	return nil
+}
+
+// prefix keeps shops apart that share a server. It follows from the data folder, so that a shop finds its events again.
+func (s *shop) prefix() string {
+	sum := fnv.New64a()
+	path, err := filepath.Abs(s.cfg.data)
+	if err != nil {
+		path = s.cfg.data
+	}
+	_, _ = sum.Write([]byte(path))
+	return fmt.Sprintf("shop-%x", sum.Sum64())
+}
+
+func withoutPassword(address string) string {
+	if u, err := url.Parse(address); err == nil {
+		return u.Redacted()
+	}
+	return "…"
+}
+
+func openEmbedded(ctx context.Context, s *shop, _ string) (b broker, err error) {
+	server, err := natsembed.Start(natsembed.Config{Dir: filepath.Join(s.cfg.data, "jetstream")})
+	if err != nil {
+		return b, err
+	}
+	conn, err := server.Connect()
+	if err != nil {
+		return b, errors.Join(err, server.Close())
+	}
+	b.close = func() error {
+		conn.Close()
+		return server.Close()
+	}
+	if b.driver, err = natspubsub.New(ctx, conn, natspubsub.Config{Prefix: "shop"}); err != nil {
+		err = errors.Join(err, b.close())
+	}
+	return b, err
+}
+
+func openMemory(context.Context, *shop, string) (broker, error) {
+	return broker{driver: mempubsub.New(mempubsub.Config{})}, nil
+}
+
+func openNATS(ctx context.Context, s *shop, address string) (b broker, err error) {
+	b.driver, err = natspubsub.Open(ctx, address, natspubsub.Config{Prefix: s.prefix()})
+	b.remove = func(ctx context.Context) error { return removeStreams(ctx, address, s.prefix()) }
+	return b, err
+}
+
+func removeStreams(ctx context.Context, address, prefix string) error {
+	conn, err := nats.Connect(address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	js, err := jetstream.New(conn)
+	if err != nil {
+		return err
+	}
+	names := js.StreamNames(ctx)
+	for name := range names.Name() {
+		if strings.HasPrefix(name, prefix) {
+			err = errors.Join(err, js.DeleteStream(ctx, name))
+		}
+	}
+	return errors.Join(err, names.Err())
+}
