@@ -35,7 +35,7 @@ func proxied(t *testing.T, server *toxiproxy.ApiServer, name, url string) *toxip
 
 func busThrough(t *testing.T, proxy *toxiproxy.Proxy) *pubsub.Bus {
 	t.Helper()
-	driver, err := natspubsub.Open(t.Context(), "nats://"+proxy.Listen, natspubsub.Config{Prefix: "cut", PublishTimeout: 2 * time.Second},
+	driver, err := natspubsub.Open(t.Context(), "nats://"+proxy.Listen, natspubsub.Config{Prefix: "cut", PublishTimeout: 700 * time.Millisecond},
 		nats.ReconnectWait(20*time.Millisecond), nats.ReconnectJitter(0, 0))
 	require.NoError(t, err)
 	return pubsub.New(driver)
@@ -92,7 +92,7 @@ func TestConnectionsThatAreCutLoseNothingAcknowledged(t *testing.T) {
 		}
 		return n
 	}
-	deadline := time.After(time.Minute)
+	deadline := time.After(2 * time.Minute)
 	for missing() > 0 {
 		select {
 		case <-progress:
@@ -122,7 +122,7 @@ func publishWhileCutting(t *testing.T, bus *pubsub.Bus, cuts int, proxies ...*to
 			}
 			begun := time.Now()
 			err := bus.Publish(t.Context(), pubsub.Message{ID: id, Topic: "orders", Key: id, Payload: []byte(id)})
-			require.Less(t, time.Since(begun), 4*time.Second, "Publish must return in bounded time")
+			require.Less(t, time.Since(begun), 10*time.Second, "Publish must return in bounded time")
 			if i == 25 {
 				for _, proxy := range proxies {
 					require.NoError(t, proxy.Start())
@@ -136,5 +136,6 @@ func publishWhileCutting(t *testing.T, bus *pubsub.Bus, cuts int, proxies ...*to
 		}
 	}
 	require.Positive(t, failed, "no cut was felt: this test shows nothing")
+	require.NotEmpty(t, acknowledged, "nothing was acknowledged: this test shows nothing")
 	return acknowledged
 }
