@@ -22,10 +22,9 @@ import (
 // group goes on where the group was, and one that reads old messages does not.
 type watermillVariant struct {
 	name    string
-	broker  func(t *testing.T, v watermillVariant) watermillBroker
+	broker  func(t *testing.T, v watermillVariant) (connect watermillConnect)
 	ordered bool
 	old     bool // each subscriber without a group reads everything, in a group of its own
-	restart bool // the broker can be restarted
 	// skips says why tests of the suite are skipped; any other that is skipped is a failure, and so is one of these that is not.
 	skips map[string]string
 }
@@ -33,41 +32,34 @@ type watermillVariant struct {
 const (
 	orderInOtherVariant = "this variant does not ask for order; the other variants do"
 	oldInOtherVariant   = "subscribers of a group go on where the group was; the variant \"old messages\" reads from the beginning"
-	nothingToRestart    = "there is no server to restart"
-	restartedOnce       = "the server is restarted in the variant \"nats, ordered\""
+	// Seen in one run of four: "received: 10000, sent: 9999". TestGuaranteeRestartLosesNothing in natspubsub does the same with a
+	// ledger that is complete before it is compared.
+	reconnectRaces = "it compares the published messages while another of its goroutines still appends to them"
 )
 
 func watermillVariants() []watermillVariant {
-	all := []watermillVariant{
+	return []watermillVariant{
 		{name: "mem, ordered", broker: inMemory, ordered: true, skips: map[string]string{
-			"TestNewSubscriberReceivesOldMessages": oldInOtherVariant, "TestReconnect": nothingToRestart}},
+			"TestNewSubscriberReceivesOldMessages": oldInOtherVariant, "TestReconnect": reconnectRaces}},
 		{name: "mem, unordered", broker: inMemory, skips: map[string]string{
 			"TestPublishSubscribeInOrder": orderInOtherVariant, "TestNoAck": orderInOtherVariant,
-			"TestNewSubscriberReceivesOldMessages": oldInOtherVariant, "TestReconnect": nothingToRestart}},
+			"TestNewSubscriberReceivesOldMessages": oldInOtherVariant, "TestReconnect": reconnectRaces}},
 		{name: "mem, old messages", broker: inMemory, ordered: true, old: true, skips: map[string]string{
-			"TestReconnect": nothingToRestart}},
-		{name: "nats, ordered", broker: onEmbeddedNATS, ordered: true, restart: true, skips: map[string]string{
-			"TestNewSubscriberReceivesOldMessages": oldInOtherVariant}},
+			"TestReconnect": reconnectRaces}},
+		{name: "nats, ordered", broker: onEmbeddedNATS, ordered: true, skips: map[string]string{
+			"TestNewSubscriberReceivesOldMessages": oldInOtherVariant, "TestReconnect": reconnectRaces}},
 		{name: "nats, unordered", broker: onEmbeddedNATS, skips: map[string]string{
 			"TestPublishSubscribeInOrder": orderInOtherVariant, "TestNoAck": orderInOtherVariant,
-			"TestNewSubscriberReceivesOldMessages": oldInOtherVariant, "TestReconnect": restartedOnce}},
+			"TestNewSubscriberReceivesOldMessages": oldInOtherVariant, "TestReconnect": reconnectRaces}},
 		{name: "nats, old messages", broker: onEmbeddedNATS, ordered: true, old: true, skips: map[string]string{
-			"TestReconnect": restartedOnce}},
+			"TestReconnect": reconnectRaces}},
 	}
-	for i := range all {
-		if all[i].restart && raceDetector {
-			all[i].restart = false
-			all[i].skips["TestReconnect"] = "it has a data race of its own: it appends to the published messages while it compares them"
-		}
-	}
-	return all
 }
 
 // watermillTests is the number of tests in the suite.
 const watermillTests = 16
 
-// watermillLease is long beside what a slow machine takes, and short beside the 15 seconds and more that the suite waits for
-// what a restart of the server catches on its way and comes again after it.
+// watermillLease is long beside what a slow machine takes, and short beside the 15 seconds and more that the suite waits.
 const watermillLease = 4 * time.Second
 
 // watermillChild names the variant that a child process runs.
@@ -185,28 +177,24 @@ func watermillLeaks() []goleak.Option {
 	return []goleak.Option{
 		goleak.IgnoreAnyFunction("github.com/ThreeDotsLabs/watermill/internal/subscriber.(*multiplier).Subscribe.func2"),
 		goleak.IgnoreAnyFunction("github.com/ThreeDotsLabs/watermill/internal/subscriber.(*multiplier).Subscribe.func3"),
-		goleak.IgnoreAnyFunction("github.com/ThreeDotsLabs/watermill/pubsub/tests.TestReconnect.func2"),
 	}
 }
 
 func (v watermillVariant) suite(t *testing.T) {
 	t.Cleanup(func() { goleak.VerifyNone(t, watermillLeaks()...) })
-	broker := v.broker(t, v)
+	connect := v.broker(t, v)
 	features := tests.Features{
 		ConsumerGroups:                   true,
 		GuaranteedOrder:                  v.ordered,
 		Persistent:                       true, // from one handle to the next; that of memory ends with the process
 		NewSubscriberReceivesOldMessages: v.old,
 	}
-	if v.restart {
-		features.RestartServiceCommand = restartCommand(t, broker.restart)
-	}
 	shared := "everybody"
 	if v.old {
 		shared = ""
 	}
 	open := func(t *testing.T, group string) (message.Publisher, message.Subscriber) {
-		return newWatermillPublisher(t, broker.connect(t)), newWatermillSubscriber(t, broker.connect(t), group, v.ordered)
+		return newWatermillPublisher(t, connect(t)), newWatermillSubscriber(t, connect(t), group, v.ordered)
 	}
 	tests.TestPubSub(t, features,
 		func(t *testing.T) (message.Publisher, message.Subscriber) { return open(t, shared) },
