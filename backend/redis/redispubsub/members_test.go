@@ -1,0 +1,5 @@
+package redispubsub_test
+
+const memberURL = "BACKSTAY_REDIS_MEMBER_URL"
+
+func beMember(string) {}
