@@ -115,7 +115,7 @@ func (r *ordered) stir() {
 		countable += n.countable(r.depth, 1)
 		if n.fresh() < r.fetchAhead()/2 {
 			low = true
-			shut = shut || r.within != nil && !r.within[lane]
+			shut = shut || n.fresh() == 0 && r.within != nil && !r.within[lane]
 		}
 	}
 	if countable > 0 && ready <= r.pace.ask(r.limit)/2 {

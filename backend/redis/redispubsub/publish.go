@@ -21,12 +21,30 @@ func (d *Driver) Publish(ctx context.Context, msgs []pubsub.Message) []error {
 	if len(msgs) == 0 {
 		return nil
 	}
+	if t, known := d.topics.Load(msgs[0].Topic); known && len(msgs) == 1 && d.cfg.Replicas == 0 && !d.closed.Load() {
+		return d.publishOne(ctx, t.(*topic), msgs)
+	}
 	p := &publication{driver: d, msgs: msgs, enc: encoder{client: d.client}}
 	if d.closed.Load() {
 		p.fail(0, pubsub.ErrClosed)
 	} else {
 		p.run(ctx)
 	}
+	return p.report()
+}
+
+// publishOne is the short way of a single message. Those of many goroutines share rueidis's pipeline.
+func (d *Driver) publishOne(ctx context.Context, t *topic, msgs []pubsub.Message) []error {
+	err := ctx.Err()
+	if err == nil {
+		enc := encoder{client: d.client}
+		err = outcome(d.client.Do(undated{ctx}, enc.add(t, &msgs[0])).Error())
+	}
+	if err == nil {
+		d.counts.published.Add(1)
+		return nil
+	}
+	p := &publication{driver: d, msgs: msgs, errs: []error{err}}
 	return p.report()
 }
 

@@ -88,18 +88,18 @@ func (r *shared) takeNew(n int) (got int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	batch := make([]arrival, 0, len(parts)/2)
+	b := newBatch(len(parts) / 2)
 	for i := 0; i+1 < len(parts); i += 2 {
 		lane, err := parts[i].AsInt64()
 		if err != nil {
 			return 0, err
 		}
-		if batch, err = r.arrive(&r.reader, batch, int(lane), 1, parts[i+1], at); err != nil {
+		if err := b.add(&r.reader, int(lane), 1, parts[i+1], at); err != nil {
 			return 0, err
 		}
 	}
-	r.push(batch)
-	return len(batch), nil
+	r.push(b)
+	return len(b.ds), nil
 }
 
 // readLanes waits for messages and reads up to count of each lane. It returns the number of lanes that had some.
@@ -125,7 +125,6 @@ func (r *shared) readLanes(count int) (lanes int, err error) {
 	if at-begun < blockFor/100 { // it has not waited
 		at = begun
 	}
-	var batch []arrival
 	err = streams(answer, func(key string, entries []rueidis.RedisMessage) error {
 		lane := slices.Index(r.topic.lanes, key)
 		if lane < 0 {
@@ -133,16 +132,15 @@ func (r *shared) readLanes(count int) (lanes int, err error) {
 			return nil
 		}
 		lanes++
-		batch = slices.Grow(batch, len(entries))
+		b := newBatch(len(entries))
 		for _, e := range entries {
-			var err error
-			if batch, err = r.arrive(&r.reader, batch, lane, 1, e, at); err != nil {
+			if err := b.add(&r.reader, lane, 1, e, at); err != nil {
 				return err
 			}
 		}
+		r.push(b)
 		return nil
 	})
-	r.push(batch)
 	return lanes, err
 }
 

@@ -3,6 +3,7 @@ package redispubsub
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -32,20 +33,14 @@ type shared struct {
 	bells  chan struct{} // capacity 1: wakes the keeper
 
 	readyMu sync.Mutex
-	ready   []arrival // fetched and not delivered
-	limit   int       // of a Receive that waits
+	ready   [][]pubsub.Delivery // fetched and not delivered
+	waiting int                 // in ready
+	limit   int                 // of a Receive that waits
 	pace    pace
 	turn    int
 
 	claimer decoder // of the keeper
 	reader  decoder
-}
-
-// arrival is a message that has been fetched. Its lease began no earlier than at.
-type arrival struct {
-	msg   pubsub.Message
-	token held
-	at    time.Duration
 }
 
 // held is a delivery as the server knows it: an entry and how often it has been delivered. A Delivery's Token points to
@@ -54,6 +49,29 @@ type held struct {
 	lane  int
 	id    string
 	count int
+	at    time.Duration // its lease began no earlier
+}
+
+// batch makes deliveries. Their tokens are in one piece of memory.
+type batch struct {
+	ds     []pubsub.Delivery
+	tokens []held
+}
+
+func newBatch(n int) *batch {
+	return &batch{make([]pubsub.Delivery, 0, n), make([]held, 0, n)}
+}
+
+// add takes in an entry, unless it has been deleted. It must not be called more often than the batch has room.
+func (b *batch) add(d *decoder, lane, count int, e rueidis.RedisMessage, at time.Duration) error {
+	id, m, ok, err := d.entry(e)
+	if err != nil || !ok {
+		return err
+	}
+	m.Attempt = count
+	b.tokens = append(b.tokens, held{lane, id, count, at})
+	b.ds = append(b.ds, pubsub.Delivery{Message: m, Token: &b.tokens[len(b.tokens)-1]})
+	return nil
 }
 
 // pace is how fast the owner takes messages.
@@ -107,19 +125,20 @@ func (r *shared) Receive(ctx context.Context, limit int) ([]pubsub.Delivery, err
 			r.want(0)
 			return nil, err
 		}
-		batch := r.take(max(limit, 1))
-		if len(batch) == 0 {
+		ds := r.take(max(limit, 1))
+		if len(ds) == 0 {
 			if err := r.await(ctx); err != nil {
 				r.want(0)
 				return nil, err
 			}
 			continue
 		}
-		batch, err := r.refresh(ctx, batch)
-		if err != nil || len(batch) == 0 {
+		ds, err := r.refresh(ctx, ds)
+		if err != nil || len(ds) == 0 {
 			continue // what is lost comes again
 		}
-		return r.deliver(batch), nil
+		r.count(ds)
+		return ds, nil
 	}
 }
 
@@ -131,62 +150,67 @@ func (r *shared) want(limit int) {
 }
 
 // take takes what is ready, and asks for more in time.
-func (r *shared) take(limit int) []arrival {
+func (r *shared) take(limit int) []pubsub.Delivery {
 	r.readyMu.Lock()
 	defer r.readyMu.Unlock()
-	now := r.driver.now()
-	n := min(limit, len(r.ready))
-	batch := r.ready[:n:n]
-	r.ready = r.ready[n:]
-	r.pace.note(now, n)
+	var ds []pubsub.Delivery
+	if len(r.ready) > 0 {
+		first := r.ready[0]
+		n := min(limit, len(first))
+		ds, r.ready[0] = first[:n:n], first[n:]
+		if n == len(first) {
+			r.ready[0] = nil
+			r.ready = r.ready[1:]
+		}
+		r.waiting -= n
+	}
+	r.pace.note(r.driver.now(), len(ds))
 	r.limit = 0
-	if n == 0 {
+	if len(ds) == 0 {
 		r.limit = limit
 	}
 	if r.missing() > 0 {
 		kick(r.hungry)
 	}
-	return batch
+	return ds
 }
 
 // missing is the number of messages to be fetched now. The lock is held.
 func (r *shared) missing() int {
 	ask := r.pace.ask(max(r.limit, 1))
 	switch {
-	case ask >= paceLeast && len(r.ready) <= ask/2:
+	case ask >= paceLeast && r.waiting <= ask/2:
 		return ask
-	case r.limit > 0 && len(r.ready) == 0:
+	case r.limit > 0 && r.waiting == 0:
 		return ask
 	}
 	return 0
 }
 
 // refresh begins the leases of messages anew that have waited here, and drops those that are lost.
-func (r *shared) refresh(ctx context.Context, batch []arrival) ([]arrival, error) {
-	old := 0
-	for old < len(batch) && r.driver.now()-batch[old].at > r.lease/20 {
-		old++
+func (r *shared) refresh(ctx context.Context, ds []pubsub.Delivery) ([]pubsub.Delivery, error) {
+	now := r.driver.now()
+	old := func(d pubsub.Delivery) bool { return now-d.Token.(*held).at > r.lease/20 }
+	if !slices.ContainsFunc(ds, old) {
+		return ds, nil
 	}
-	if old == 0 {
-		return batch, nil
-	}
-	kept, err := r.hold(ctx, true, tokensOf(batch[:old]))
+	kept, err := r.hold(ctx, true, tokensOf(ds))
 	if err != nil {
 		return nil, err
 	}
-	live := batch[:0:0]
-	for i := range batch {
-		if i >= old || kept[i] {
-			live = append(live, batch[i])
+	live := ds[:0:0]
+	for i := range ds {
+		if kept[i] {
+			live = append(live, ds[i])
 		}
 	}
 	return live, nil
 }
 
-func tokensOf(batch []arrival) []*held {
-	tokens := make([]*held, len(batch))
-	for i := range batch {
-		tokens[i] = &batch[i].token
+func tokensOf(ds []pubsub.Delivery) []*held {
+	tokens := make([]*held, len(ds))
+	for i := range ds {
+		tokens[i] = ds[i].Token.(*held)
 	}
 	return tokens
 }
@@ -217,19 +241,15 @@ func (r *shared) hold(ctx context.Context, keep bool, tokens []*held) ([]bool, e
 	return held, nil
 }
 
-func (r *shared) deliver(batch []arrival) []pubsub.Delivery {
-	ds := make([]pubsub.Delivery, len(batch))
+func (r *shared) count(ds []pubsub.Delivery) {
 	redelivered := 0
-	for i := range batch {
-		a := &batch[i]
-		if a.msg.Attempt > 1 {
+	for i := range ds {
+		if ds[i].Attempt > 1 {
 			redelivered++
 		}
-		ds[i] = pubsub.Delivery{Message: a.msg, Token: &a.token}
 	}
 	r.driver.counts.received.Add(uint64(len(ds)))
 	r.driver.counts.redelivered.Add(uint64(redelivered))
-	return ds
 }
 
 // Settle passes on acknowledgements without waiting for the answer, and waits for it with the rest.
@@ -265,16 +285,13 @@ func (r *shared) Settle(ctx context.Context, verdicts []pubsub.Verdict) error {
 }
 
 // push makes what was fetched ready.
-func (r *shared) push(batch []arrival) {
-	if len(batch) == 0 {
+func (r *shared) push(b *batch) {
+	if len(b.ds) == 0 {
 		return
 	}
 	r.readyMu.Lock()
-	if len(r.ready) == 0 {
-		r.ready = batch
-	} else {
-		r.ready = append(r.ready, batch...)
-	}
+	r.ready = append(r.ready, b.ds)
+	r.waiting += len(b.ds)
 	r.readyMu.Unlock()
 	r.announce()
 }
@@ -340,15 +357,16 @@ func (r *shared) installBell(ctx context.Context) error {
 
 // giveBackOld gives back what was fetched and not taken for a quarter of the lease.
 func (r *shared) giveBackOld(ctx context.Context) error {
+	var old []pubsub.Delivery
+	now := r.driver.now()
 	r.readyMu.Lock()
-	n := 0
-	for n < len(r.ready) && (r.driver.now()-r.ready[n].at > r.lease/4 || r.abandoned()) {
-		n++
+	for len(r.ready) > 0 && (now-r.ready[0][0].Token.(*held).at > r.lease/4 || r.abandoned()) {
+		old = append(old, r.ready[0]...)
+		r.waiting -= len(r.ready[0])
+		r.ready = r.ready[1:]
 	}
-	old := r.ready[:n:n]
-	r.ready = r.ready[n:]
 	r.readyMu.Unlock()
-	if n == 0 {
+	if len(old) == 0 {
 		return nil
 	}
 	if _, err := r.hold(ctx, false, tokensOf(old)); err != nil {
@@ -378,7 +396,7 @@ func (r *shared) claim(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	batch := make([]arrival, 0, len(parts)/3)
+	b := newBatch(len(parts) / 3)
 	for i := 0; i+2 < len(parts); i += 3 {
 		lane, err := parts[i].AsInt64()
 		if err != nil {
@@ -388,25 +406,15 @@ func (r *shared) claim(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		batch, err = r.arrive(&r.claimer, batch, int(lane), int(count), parts[i+2], at)
-		if err != nil {
+		if err := b.add(&r.claimer, int(lane), int(count), parts[i+2], at); err != nil {
 			return err
 		}
 	}
-	r.push(batch)
-	if len(batch) == n { // there may be more
+	r.push(b)
+	if len(b.ds) == n { // there may be more
 		kick(r.bells)
 	}
 	return nil
-}
-
-func (r *shared) arrive(d *decoder, batch []arrival, lane, count int, entry rueidis.RedisMessage, at time.Duration) ([]arrival, error) {
-	id, m, ok, err := d.entry(entry)
-	if err != nil || !ok {
-		return batch, err
-	}
-	m.Attempt = count
-	return append(batch, arrival{msg: m, token: held{lane, id, count}, at: at}), nil
 }
 
 // Close gives back what is not settled, and returns when the server knows, or after five seconds without it: then the
