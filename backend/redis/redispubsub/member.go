@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,9 +46,8 @@ type member struct {
 	receiving atomic.Bool  // the owner is in Receive
 
 	mu     sync.Mutex
-	failed error    // beyond repair
-	others []string // the other members at work, as of the last beat
-	idle   time.Duration
+	failed error         // beyond repair
+	idle   time.Duration // after which a message may be taken over: the longest lease of the group
 }
 
 func newMember(d *Driver, t *topic, s pubsub.Subscription) *member {
@@ -176,21 +176,20 @@ func (m *member) beat(ctx context.Context, working bool) (pulse, error) {
 		return p, err
 	}
 	parts, err := answer.ToArray()
-	if err != nil || len(parts) != 6 {
+	if err != nil || len(parts) != 5 {
 		return p, errors.Join(errAnswer, err)
 	}
 	idle, err1 := parts[0].AsInt64()
 	fresh, err2 := parts[1].AsInt64()
 	share, err3 := parts[2].AsInt64()
-	others, err4 := parts[3].AsStrSlice()
-	mine, err5 := parts[4].ToArray()
-	got, err6 := parts[5].ToArray()
-	if err := errors.Join(err1, err2, err3, err4, err5, err6); err != nil {
+	mine, err4 := parts[3].ToArray()
+	got, err5 := parts[4].ToArray()
+	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
 		return p, err
 	}
 	p.joined, p.share = fresh > 0, int(share)
 	m.mu.Lock()
-	m.others, m.idle = others, time.Duration(idle)*time.Millisecond
+	m.idle = time.Duration(idle) * time.Millisecond
 	m.mu.Unlock()
 	return p, p.read(mine, got)
 }
@@ -259,12 +258,18 @@ func (m *member) ring(ctx context.Context, members ...string) {
 	}
 }
 
-// ringOthers wakes up everybody else.
+// ringOthers wakes up everybody else who is at work.
 func (m *member) ringOthers(ctx context.Context) {
-	m.mu.Lock()
-	others := m.others
-	m.mu.Unlock()
-	m.ring(ctx, others...)
+	found := make(chan []string, 1)
+	go func() {
+		all, _ := m.driver.client.Do(undated{ctx}, m.driver.client.B().Zrange().Key(m.topic.members(m.group)).Min("0").Max("-1").Build()).AsStrSlice()
+		found <- slices.DeleteFunc(all, func(name string) bool { return name == m.name })
+	}()
+	select {
+	case others := <-found:
+		m.ring(ctx, others...)
+	case <-ctx.Done():
+	}
 }
 
 // bellField says who has rung.

@@ -75,6 +75,7 @@ func (r *ordered) take(limit int) []pubsub.Delivery {
 	if !r.begun || r.leaving {
 		r.begun, r.leaving, r.due = true, false, true
 		kick(r.work)
+		kick(r.hungry)
 	}
 	var ds []pubsub.Delivery
 	redelivered := 0

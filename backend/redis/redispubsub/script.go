@@ -55,8 +55,7 @@ return mode`)
 	// beatScript KEYS: meta, members, present, state, lanes… ARGV: group, member, lease, at work (1 or 0), temporary (1 or
 	// 0), ordered (1 or 0). It says that the member is well. A member at work of an ordered group gets its share of the
 	// lanes that are free; the shares of all members add up to all lanes. Answers with the group's lease, whether the
-	// member is new, its share, the other members, its lanes as number and token, and the state of those just taken:
-	// number, token, last settled ID, settled beyond, marks.
+	// member is new, its share, its lanes as number and token, and the state of those just taken: number, token, last settled ID, settled beyond, marks.
 	beatScript = rueidis.NewLuaScript(luaNow + luaGroup + `local group, me, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local all = tonumber(redis.call('HGET', KEYS[1], 'lease:' .. group) or 0)
 if all == 0 then return gone end
@@ -64,15 +63,15 @@ if ARGV[5] == '1' then redis.call('ZADD', KEYS[3], now + math.max(2 * lease, 300
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
 local new = 0
 if ARGV[4] == '1' then new = redis.call('ZADD', KEYS[2], now + lease, me) end
-local members, others, rank = redis.call('ZRANGE', KEYS[2], 0, -1), {}, 0
+local members, rank = redis.call('ZRANGE', KEYS[2], 0, -1), 0
 table.sort(members)
 for i, m in ipairs(members) do
-  if m == me then rank = i else others[#others + 1] = m end
+  if m == me then rank = i end
 end
 local lanes = #KEYS - 4
 if ARGV[6] == '0' then
   if not find(KEYS[5], group) then return gone end
-  return {all, new, 0, others, {}, {}}
+  return {all, new, 0, {}, {}}
 end
 local share = 0
 if rank > 0 then
@@ -107,7 +106,7 @@ for _, i in ipairs(free) do
   redis.call('HSET', KEYS[4], 'o' .. i, me, 'x' .. i, now + lease, 'h' .. i, '', 'k' .. i, marks)
   for _, x in ipairs({i, tostring(token), g['last-delivered-id'], s[2] or '', marks}) do taken[#taken + 1] = x end
 end
-return {all, new, share, others, mine, taken}`)
+return {all, new, share, mine, taken}`)
 
 	// syncScript KEYS: state, lanes… ARGV: group, member, lease, and for each of the lanes its number, the token, what to do
 	// (keep, free, or anew: with a new token), last settled ID, settled beyond, highest ID given to a handler, marks. A lane
