@@ -1,4 +1,3 @@
-// Package redispubsub is the pubsub driver for Redis Streams.
 package redispubsub
 
 import (

@@ -13,6 +13,7 @@ import (
 )
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	url := redistest.SharedURL(t)
 	client := dial(t, url)
 	pubsubtest.Run(t, pubsubtest.Harness{

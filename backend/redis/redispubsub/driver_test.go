@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"testing"
 	"time"
 
@@ -42,6 +43,7 @@ func TestConfigJSON(t *testing.T) {
 }
 
 func TestMismatchIsRefused(t *testing.T) {
+	t.Parallel()
 	client := dial(t, redistest.SharedURL(t))
 	prefix := freshPrefix(t, client)
 	d := newDriver(t, client, redispubsub.Config{Prefix: prefix})
@@ -67,16 +69,14 @@ func TestMismatchIsRefused(t *testing.T) {
 }
 
 func TestStatsAndMetrics(t *testing.T) {
+	t.Parallel()
 	d := shared(t, redispubsub.Config{})
 	r := open(t, d, nil)
 	publish(t, d, message("1", ""), message("2", ""))
 	settle(t, r, pubsub.Nack, receive(t, r, 2)...)
 	settle(t, r, pubsub.Ack, receive(t, r, 2)...)
 	require.Equal(t, redispubsub.Stats{Published: 2, Received: 4, Redelivered: 2}, d.Stats())
-	metrics := make(map[string]float64)
-	for name, value := range d.Metrics() {
-		metrics[name] = value
-	}
+	metrics := maps.Collect(d.Metrics())
 	require.Equal(t, map[string]float64{"published_total": 2, "refused_total": 0, "in_doubt_total": 0, "received_total": 4,
 		"redelivered_total": 2, "trimmed_total": 0}, metrics)
 	kind, _, _ := d.Describe()
@@ -168,6 +168,7 @@ func TestTrimmingByAge(t *testing.T) {
 
 // The server's list of consumers is cleared when members leave, and none is deleted that has something pending.
 func TestGuaranteeNoConsumerIsDeletedWithEntriesPending(t *testing.T) {
+	t.Parallel()
 	srv := redistest.Start(t)
 	client := dial(t, url(srv))
 	d := newDriver(t, client, redispubsub.Config{Prefix: "p", Lanes: 1})
@@ -195,6 +196,7 @@ func TestGuaranteeNoConsumerIsDeletedWithEntriesPending(t *testing.T) {
 
 // A slow member takes no more than it has room for, though there are many lanes.
 func TestSlowMemberLeavesTheRest(t *testing.T) {
+	t.Parallel()
 	d := shared(t, redispubsub.Config{})
 	slow, quick := open(t, d, nil), open(t, d, nil)
 	var msgs []pubsub.Message
@@ -208,6 +210,7 @@ func TestSlowMemberLeavesTheRest(t *testing.T) {
 
 // On a cluster all keys of a topic are on one node, and topics are on several.
 func TestCluster(t *testing.T) {
+	t.Parallel()
 	nodes := redistest.StartCluster(t)
 	opt, err := redispubsub.ClientOption(url(nodes[0]))
 	require.NoError(t, err)

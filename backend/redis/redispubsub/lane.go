@@ -34,10 +34,9 @@ type tenure struct {
 	marks     []mark
 	beyond    map[streamID]bool // settled under an earlier tenure, ahead of the cursor
 
-	dirty    int  // settled here, and not yet at the server
-	settling int  // of dirty, under way to it
-	rewind   bool // begins anew as soon as the server agrees: nothing is delivered until then
-	leaving  bool // goes to another member once nothing is unsettled
+	dirty   int  // settled here, and not yet at the server
+	rewind  bool // begins anew as soon as the server agrees: nothing is delivered until then
+	leaving bool // goes to another member once nothing is unsettled
 }
 
 // mark says that everything up to an entry was counted once more, or several times.
@@ -74,14 +73,14 @@ func newTenure(t taken, until time.Duration, now func() time.Duration) (*tenure,
 		return nil, err
 	}
 	n.read = n.cursor
-	for _, text := range strings.Fields(t.beyond) {
+	for text := range strings.FieldsSeq(t.beyond) {
 		id, err := parseID(text)
 		if err != nil {
 			return nil, err
 		}
 		n.beyond[id] = true
 	}
-	for _, text := range strings.Fields(t.marks) {
+	for text := range strings.FieldsSeq(t.marks) {
 		at, times, many := strings.Cut(text, "*")
 		m := mark{times: 1}
 		if m.upTo, err = parseID(at); err != nil {

@@ -56,6 +56,7 @@ func owners(t *testing.T, client rueidis.Client, prefix string) map[string]int {
 // Members share the lanes as evenly as they can be, and take over at once from one that leaves, long before its leases
 // would run out.
 func TestLanesAreSharedFairlyAndHandedOverAtOnce(t *testing.T) {
+	t.Parallel()
 	client := dial(t, redistest.SharedURL(t))
 	prefix := freshPrefix(t, client)
 	d := newDriver(t, client, redispubsub.Config{Prefix: prefix})

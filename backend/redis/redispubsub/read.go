@@ -2,6 +2,7 @@ package redispubsub
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strconv"
 	"time"
@@ -36,26 +37,25 @@ func (r *shared) read() {
 		err := r.fetch(n, &active)
 		if isGone(err) && misses < 3 {
 			misses++
-			ctx, cancel := r.call()
-			if errBell := r.installBell(ctx); errBell != nil {
-				err = errBell
-			}
-			cancel()
-			if !r.nap(&pause) {
-				return
-			}
-			continue
+			err = r.bellAgain(err)
 		}
 		switch {
 		case err == nil:
 			pause, misses = 0, 0
-		case isFinal(err):
+		case isFinal(err) && (!isGone(err) || misses >= 3):
 			r.fail(err)
 			return
 		case !r.nap(&pause):
 			return
 		}
 	}
+}
+
+// bellAgain makes the bell anew, which may be what the server does not know. It returns err for the caller to try again.
+func (r *shared) bellAgain(err error) error {
+	ctx, cancel := r.call()
+	defer cancel()
+	return errors.Join(err, r.installBell(ctx))
 }
 
 // fetch reads about n messages. For an owner that is fast it reads from all lanes at once, which may bring more of them;

@@ -129,7 +129,7 @@ end
 return out`)
 
 	// takeScript KEYS: lanes… ARGV: group, member, number, where to begin. It reads at most that many new entries from all
-	// lanes together, which XREADGROUP cannot. Answers with lane, entry, lane, entry…
+	// lanes together, which XREADGROUP cannot. Answers with lane and entry of each.
 	takeScript = rueidis.NewLuaScript(`local out, left = {}, tonumber(ARGV[3])
 for n = 0, #KEYS - 1 do
   if left == 0 then break end
@@ -146,7 +146,7 @@ end
 return out`)
 
 	// claimScript KEYS: lanes… ARGV: group, member, idle time, number. It takes over what has been idle for so long.
-	// Answers with lane, deliveries, entry, lane, …
+	// Answers with lane, deliveries and entry of each.
 	claimScript = rueidis.NewLuaScript(`local out, left = {}, tonumber(ARGV[4])
 for n, key in ipairs(KEYS) do
   local cursor = '0-0'
