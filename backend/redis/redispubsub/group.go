@@ -77,7 +77,7 @@ func (m *member) openGroup(ctx context.Context, s pubsub.Subscription) error {
 	if !m.temporary {
 		return nil
 	}
-	_, err = m.beat(ctx, false) // or others would end it
+	_, err = m.beat(ctx, false, nil) // or others would end it
 	return err
 }
 

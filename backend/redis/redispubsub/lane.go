@@ -236,7 +236,7 @@ func (n *tenure) high(upTo int) string {
 // ahead lists what is settled behind the cursor.
 func (n *tenure) ahead() string {
 	var b strings.Builder
-	for _, e := range n.entries[:n.next] {
+	for _, e := range n.entries {
 		if e.settled {
 			b.WriteString(e.id.String())
 			b.WriteByte(' ')

@@ -213,3 +213,28 @@ func TestMoreMembersThanLanes(t *testing.T) {
 		<-got
 	}
 }
+
+// The answer that gives a member its lanes may be lost: they are its own then, and it must find out.
+func TestLanesWhoseGrantWasLostAreTakenAgain(t *testing.T) {
+	t.Parallel()
+	srv := redistest.Start(t)
+	p := redistest.NewProxy(t, srv.Addr)
+	client := dial(t, url(srv))
+	direct := newDriver(t, client, redispubsub.Config{Prefix: "p"})
+	d := newDriver(t, hasty(t, p.Addr), redispubsub.Config{Prefix: "p"})
+	publish(t, direct, message("warm", "k"))
+	warm := open(t, d, func(s *pubsub.Subscription) { s.Group, s.Ordered = "warm", true })
+	receive(t, warm, 1) // connections stand, and the server has the scripts
+	require.NoError(t, warm.Close())
+	r := open(t, d, func(s *pubsub.Subscription) { s.Ordered, s.Lease, s.Start = true, 10*time.Second, "end" })
+	var msgs []pubsub.Message
+	for i := range 50 {
+		msgs = append(msgs, message(fmt.Sprint(i), fmt.Sprint(i)))
+	}
+	publish(t, direct, msgs...)
+	p.CutReply()
+	ds := receive(t, r, len(msgs))
+	settle(t, r, pubsub.Ack, ds...)
+	require.Positive(t, ds[0].Epoch)
+	require.NoError(t, r.Close())
+}

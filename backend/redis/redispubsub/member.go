@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -167,11 +168,16 @@ type taken struct {
 	token, cursor, beyond, marks string
 }
 
-// beat tells the server that the member is well.
-func (m *member) beat(ctx context.Context, working bool) (pulse, error) {
+// beat tells the server that the member is well, and which lanes it knows to have.
+func (m *member) beat(ctx context.Context, working bool, known []int) (pulse, error) {
 	p := pulse{begun: m.driver.now()}
+	lanes := []byte(",")
+	for _, lane := range known {
+		lanes = append(strconv.AppendInt(lanes, int64(lane), 10), ',')
+	}
 	keys := append([]string{m.topic.meta(), m.topic.members(m.group), m.topic.present(m.group), m.topic.state(m.group)}, m.topic.lanes...)
-	answer, err := m.driver.attend(ctx, beatScript, keys, m.group, m.name, millis(m.lease), digit(working), digit(m.temporary), digit(m.ordered))
+	answer, err := m.driver.attend(ctx, beatScript, keys, m.group, m.name, millis(m.lease),
+		digit(working), digit(m.temporary), digit(m.ordered), string(lanes))
 	if err != nil {
 		return p, err
 	}

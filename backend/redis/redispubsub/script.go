@@ -53,7 +53,8 @@ redis.call('HSET', KEYS[1], 'lease:' .. group, math.max(lease, tonumber(ARGV[4])
 return mode`)
 
 	// beatScript KEYS: meta, members, present, state, lanes… ARGV: group, member, lease, at work (1 or 0), temporary (1 or
-	// 0), ordered (1 or 0). It says that the member is well. A member at work of an ordered group gets its share of the
+	// 0), ordered (1 or 0), the lanes that it knows to have, as ",1,5,". One that it got by a beat whose answer was lost is
+	// free again. It says that the member is well. A member at work of an ordered group gets its share of the
 	// lanes that are free; the shares of all members add up to all lanes. Answers with the group's lease, whether the
 	// member is new, its share, its lanes as number and token, and the state of those just taken: number, token, last settled ID, settled beyond, marks.
 	beatScript = rueidis.NewLuaScript(luaNow + luaGroup + `local group, me, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -87,7 +88,10 @@ local v = redis.call('HMGET', KEYS[4], unpack(ask))
 local mine, taken, set, free = {}, {}, {}, {}
 for i = 0, lanes - 1 do
   local owner, ends = v[2 * i + 1], tonumber(v[2 * i + 2] or 0)
-  if owner == me then
+  if owner == me and not string.find(ARGV[7], ',' .. i .. ',', 1, true) then
+    redis.call('HDEL', KEYS[4], 'o' .. i, 'x' .. i)
+    free[#free + 1] = i
+  elseif owner == me then
     mine[#mine + 1] = i
     mine[#mine + 1] = redis.call('HGET', KEYS[4], 't' .. i)
     redis.call('HSET', KEYS[4], 'x' .. i, now + lease)

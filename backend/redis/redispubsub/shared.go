@@ -331,7 +331,7 @@ func (r *shared) lookAfter(ctx context.Context) error {
 	if err := r.installBell(ctx); err != nil {
 		return err
 	}
-	if _, err := r.beat(ctx, !r.abandoned()); err != nil {
+	if _, err := r.beat(ctx, !r.abandoned(), nil); err != nil {
 		return err
 	}
 	if err := r.giveBackOld(ctx); err != nil {

@@ -76,11 +76,12 @@ func (r *ordered) renew(ctx context.Context) error {
 	}
 	working := r.begun && !r.leaving
 	present := r.temporary || r.begun
+	known := slices.Clone(r.turn)
 	r.laneMu.Unlock()
 	if !present {
 		return nil
 	}
-	p, err := r.beat(ctx, working)
+	p, err := r.beat(ctx, working, known)
 	if err != nil {
 		return err
 	}
