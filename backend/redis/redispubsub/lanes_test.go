@@ -238,3 +238,79 @@ func TestLanesWhoseGrantWasLostAreTakenAgain(t *testing.T) {
 	require.Positive(t, ds[0].Epoch)
 	require.NoError(t, r.Close())
 }
+
+// What is settled under a token that is not the lane's any more changes nothing, also when nobody has told the member.
+func TestGuaranteeSettlingIsFenced(t *testing.T) {
+	t.Parallel()
+	for name, theft := range map[string][]string{
+		"another member":        {"o0", "thief"},
+		"a later tenure of its": {"t0", "99"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client := dial(t, redistest.SharedURL(t))
+			prefix := freshPrefix(t, client)
+			d := newDriver(t, client, redispubsub.Config{Prefix: prefix, Lanes: 1})
+			publish(t, d, message("1", "k"))
+			r := open(t, d, ordered)
+			ds := receive(t, r, 1)
+			state := "{" + prefix + ".t}:state:g"
+			require.NoError(t, client.Do(soon(t), client.B().Hset().Key(state).FieldValue().FieldValue(theft[0], theft[1]).Build()).Error())
+			settle(t, r, pubsub.Ack, ds...)
+			redistest.Eventually(t, "it is told", ds[0].Stale)
+			groups, err := client.Do(soon(t), client.B().XinfoGroups().Key("{"+prefix+".t}:0").Build()).ToArray()
+			require.NoError(t, err)
+			group, err := groups[0].AsStrMap()
+			require.NoError(t, err)
+			require.Equal(t, "0-0", group["last-delivered-id"])
+		})
+	}
+}
+
+// What is settled ahead of an earlier message is not delivered again to the member that gets the lane.
+func TestSettledAheadIsHandedOver(t *testing.T) {
+	t.Parallel()
+	d := shared(t, redispubsub.Config{Lanes: 1})
+	publish(t, d, message("1", "a"), message("2", "b"), message("3", "c"), message("4", "d"))
+	first := open(t, d, ordered)
+	ds := receive(t, first, 4)
+	settle(t, first, pubsub.Ack, ds[1], ds[3])
+	require.NoError(t, first.Close())
+	second := open(t, d, ordered) // which has been told, and tells it
+	require.Equal(t, []string{"1", "3"}, ids(receive(t, second, 2)))
+	require.NoError(t, second.Close())
+	r := open(t, d, ordered)
+	require.Equal(t, []string{"1", "3"}, ids(receive(t, r, 2)))
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	_, err := r.Receive(ctx, 10)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+}
+
+// Acknowledgements that could not be sent are sent again.
+func TestAcksOutlastTheConnection(t *testing.T) {
+	bothWays(t, func(t *testing.T, inOrder bool) {
+		srv := redistest.Start(t)
+		p := redistest.NewProxy(t, srv.Addr)
+		d := newDriver(t, hasty(t, p.Addr), redispubsub.Config{Prefix: "p", Lanes: 1})
+		client := dial(t, url(srv))
+		direct := newDriver(t, client, redispubsub.Config{Prefix: "p", Lanes: 1})
+		change := func(s *pubsub.Subscription) { s.Ordered, s.Lease = inOrder, time.Hour }
+		publish(t, direct, message("1", "k"), message("2", "k"))
+		r := open(t, d, change)
+		ds := receive(t, r, 2)
+		p.Cut()
+		settle(t, r, pubsub.Ack, ds...)
+		redistest.Eventually(t, "the client has noticed", func() bool {
+			return d.Publish(soon(t), []pubsub.Message{message("lost", "k")}) != nil
+		})
+		p.Mend()
+		require.NoError(t, r.Close())
+		pending, err := client.Do(soon(t), client.B().Xpending().Key("{p.t}:0").Group("g").Build()).ToArray()
+		require.NoError(t, err)
+		n, err := pending[0].AsInt64()
+		require.NoError(t, err)
+		require.Zero(t, n)
+		publish(t, direct, message("3", "k"))
+		require.Equal(t, "3", receive(t, open(t, direct, change), 1)[0].ID)
+	})
+}

@@ -20,6 +20,7 @@ func TestMain(m *testing.M) {
 	if url := os.Getenv(memberURL); url != "" {
 		beMember(url)
 	}
+	redispubsub.BeatSeldom()
 	_ = flag.Set("test.parallel", "8") // unless the command line says otherwise: they wait more than they work
 	goleak.VerifyTestMain(m)
 }

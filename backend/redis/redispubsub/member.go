@@ -284,8 +284,11 @@ const bellField = "by"
 // bellLasts is how long the bell of a member that has died stays.
 const bellLasts = 5 * time.Minute
 
+// beatMost bounds the time between two signs of life. Tests of what must not wait for one make it longer.
+var beatMost = 5 * time.Second
+
 // every is how often a member gives signs of life.
-func (m *member) every() time.Duration { return min(max(m.lease/5, time.Millisecond), 5*time.Second) }
+func (m *member) every() time.Duration { return min(max(m.lease/5, time.Millisecond), beatMost) }
 
 // halt ends the goroutines, at once if they are not done soon.
 func (m *member) halt(ctx context.Context) {
