@@ -184,7 +184,7 @@ func TestAttemptsOutliveTheProcess(t *testing.T) {
 		p.Cut() // as if the process had ended
 		t.Cleanup(p.Mend)
 	}
-	r := open(t, d, func(s *pubsub.Subscription) { s.Ordered, s.LaneDepth = true, 1000 })
+	r := open(t, d, func(s *pubsub.Subscription) { s.Ordered, s.LaneDepth, s.Lease = true, 1000, 10*time.Second })
 	for i, got := range receive(t, r, len(msgs)) {
 		require.Equal(t, fmt.Sprint(i), got.ID)
 		if i == 0 {
