@@ -5,7 +5,7 @@ import (
 	"syscall"
 )
 
-// endWithParent has the kernel kill the child when the test's process ends, however it ends.
-func endWithParent(child *exec.Cmd) {
+// EndWithParent has the kernel kill the child when the test's process ends, however it ends.
+func EndWithParent(child *exec.Cmd) {
 	child.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }

@@ -4,5 +4,5 @@ package redistest
 
 import "os/exec"
 
-// endWithParent does nothing where the kernel cannot do it: a test that is killed leaves its child behind.
-func endWithParent(*exec.Cmd) {}
+// EndWithParent does nothing where the kernel cannot do it: a test that is killed leaves its child behind.
+func EndWithParent(*exec.Cmd) {}

@@ -95,7 +95,7 @@ func (s *Server) run(t testing.TB) {
 	args := append([]string{"--port", s.port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", s.dir,
 		"--logfile", filepath.Join(s.dir, "log")}, s.args...)
 	s.cmd = exec.CommandContext(context.Background(), "redis-server", args...)
-	endWithParent(s.cmd)
+	EndWithParent(s.cmd)
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
