@@ -1,0 +1,2 @@
+// Package rabbitpubsub is the pubsub driver for RabbitMQ, with quorum queues and publisher confirms.
+package rabbitpubsub
