@@ -33,7 +33,8 @@ type receiver struct {
 	sources []*source
 	buf     queue             // arrived and not delivered
 	out     []pubsub.Delivery // used again
-	touched []*stream         // used again
+	telling *time.Timer       // tells the broker of acknowledgements that nobody else has told it of
+	untold  int               // how many there are
 	failure error             // beyond repair
 	active  bool              // somebody receives: sources consume
 	calling bool              // Receive is under way
@@ -110,7 +111,9 @@ func (r *receiver) take(limit int) ([]pubsub.Delivery, error) {
 			r.out = append(r.out, r.deliver(h, now))
 		}
 	}
-	if len(r.out) > 0 {
+	if len(r.out) == 0 {
+		r.tell()
+	} else {
 		r.calling = false
 		if r.pace.took(len(r.out), now) && !r.sub.Ordered {
 			r.sources[0].stir()
@@ -165,17 +168,8 @@ func (r *receiver) Settle(_ context.Context, verdicts []pubsub.Verdict) error {
 		if v.Kind != pubsub.Ack || h.state != delivered || h.stream.isDead() {
 			continue
 		}
-		h.state = acked
-		if len(h.stream.acking) == 0 {
-			r.touched = append(r.touched, h.stream)
-		}
-		h.stream.acking = append(h.stream.acking, h)
+		h.stream.acked(h)
 	}
-	for i, st := range r.touched {
-		st.acknowledge()
-		r.touched[i] = nil
-	}
-	r.touched = r.touched[:0]
 	for _, v := range verdicts {
 		h := v.Token.(*held)
 		switch {
@@ -187,6 +181,35 @@ func (r *receiver) Settle(_ context.Context, verdicts []pubsub.Verdict) error {
 		}
 	}
 	return nil
+}
+
+// tellSoon has acknowledgements wait for others, to be told to the broker as one: until there are enough of them, until
+// the owner waits for messages, and for tellDelay at most. The caller holds the mutex.
+func (r *receiver) tellSoon() {
+	if r.untold++; r.untold > 1 {
+		return
+	}
+	if r.telling == nil {
+		r.telling = time.AfterFunc(tellDelay, func() {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.tell()
+		})
+		return
+	}
+	r.telling.Reset(tellDelay)
+}
+
+// tell tells the broker of all acknowledgements. The caller holds the mutex.
+func (r *receiver) tell() {
+	if r.untold == 0 {
+		return
+	}
+	for _, src := range r.sources {
+		if src.stream != nil {
+			src.stream.tell()
+		}
+	}
 }
 
 // giveBack has a message delivered again; with order, everything of its lane that is not settled.
@@ -295,6 +318,11 @@ func (r *receiver) Close() error { return r.close() }
 func (r *receiver) doClose() error {
 	r.cancel()
 	r.wg.Wait()
+	r.mu.Lock()
+	if r.telling != nil {
+		r.telling.Stop()
+	}
+	r.mu.Unlock()
 	if r.sub.Temporary {
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 		defer cancel()

@@ -1,6 +1,7 @@
 package rabbitpubsub
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"time"
@@ -14,6 +15,9 @@ const (
 	// againFirst and againMost are the waits before a queue that could not be consumed is tried again.
 	againFirst = 20 * time.Millisecond
 	againMost  = time.Second
+	// callTimeout is how long the broker may take to answer a call. One that has just been started forgets to answer some
+	// for half a minute: they are made again then, on another channel.
+	callTimeout = 5 * time.Second
 )
 
 // source consumes one queue, on one stream after the other.
@@ -56,9 +60,11 @@ func (s *source) begin() {
 // kill makes everything of the stream stale. The caller holds the mutex.
 func (s *source) kill() {
 	st := s.stream
-	if st == nil || st.dead.Swap(true) {
+	if st == nil || st.isDead() {
 		return
 	}
+	st.tell()
+	st.dead.Store(true)
 	s.r.buf.drop(func(h *held) bool { return h.stream == st })
 }
 
@@ -245,13 +251,25 @@ func (f *flow) adjust() error {
 	return nil
 }
 
+// call makes a call of the client.
+func (f *flow) call(do func() error) error {
+	ctx, cancel := context.WithTimeout(f.r.patience, callTimeout)
+	defer cancel()
+	return awaitDone(ctx, do)
+}
+
 // change consumes with another prefetch. The old consumer, if there is one, ends once the new one is there.
 func (f *flow) change(prefetch int) error {
 	old, tag, surplus := f.deliveries, f.tag, prefetch < f.prefetch
 	f.tags++
 	f.tag, f.prefetch = "backstay-"+strconv.Itoa(f.tags), prefetch
+	f.r.mu.Lock()
+	f.stream.prefetch = prefetch
+	f.r.mu.Unlock()
 	var err error
-	f.deliveries, err = await(f.r.patience, func() (<-chan amqp.Delivery, error) {
+	ctx, cancel := context.WithTimeout(f.r.patience, callTimeout)
+	defer cancel()
+	f.deliveries, err = await(ctx, func() (<-chan amqp.Delivery, error) {
 		if err := f.stream.ch.Qos(prefetch, 0, false); err != nil {
 			return nil, err
 		}
@@ -274,7 +292,7 @@ func (f *flow) cancel(tag string, deliveries <-chan amqp.Delivery) error {
 	if f.tag == tag {
 		f.deliveries = nil
 	}
-	if err := awaitDone(f.r.patience, func() error { return f.stream.ch.Cancel(tag, false) }); err != nil {
+	if err := f.call(func() error { return f.stream.ch.Cancel(tag, false) }); err != nil {
 		return err
 	}
 	for d := range deliveries {
@@ -301,9 +319,10 @@ func (f *flow) giveBack(but int) {
 // confirm makes a round trip behind the acknowledgements.
 func (f *flow) confirm() error {
 	f.r.mu.Lock()
+	f.stream.tell()
 	n := f.stream.unconfirmed
 	f.r.mu.Unlock()
-	if err := awaitDone(f.r.patience, func() error { return f.stream.ch.Qos(f.prefetch, 0, false) }); err != nil {
+	if err := f.call(func() error { return f.stream.ch.Qos(f.prefetch, 0, false) }); err != nil {
 		return err
 	}
 	f.r.mu.Lock()
@@ -321,7 +340,7 @@ func (f *flow) end() {
 	if f.stream.unconfirmed > 0 {
 		_ = f.confirm() // what is not confirmed is counted
 	}
-	_ = awaitDone(f.r.patience, f.stream.ch.Close)
+	_ = f.call(f.stream.ch.Close)
 	f.r.mu.Lock()
 	defer f.r.mu.Unlock()
 	f.lostAcks = f.stream.unconfirmed

@@ -12,6 +12,13 @@ import (
 // confirmEvery is how long acknowledgements go without a round trip that confirms them.
 const confirmEvery = time.Second
 
+const (
+	// tellDelay is how long an acknowledgement waits for others.
+	tellDelay = 2 * time.Millisecond
+	// tellMost is the number that does not wait, if the broker has as many messages to send in the meantime.
+	tellMost = 64
+)
+
 // held is a message that the broker has delivered: the token of its verdict.
 type held struct {
 	stream   *stream
@@ -43,12 +50,14 @@ type stream struct {
 	stale func() bool
 	dead  atomic.Bool // nothing of it counts any more: the broker delivers it again
 
-	ring   []*held // what is not settled, by tag; nil where the tag has not come yet
-	head   int
-	base   uint64  // tag of ring[head]
-	acking []*held // acknowledged in this call
+	ring    []*held // what is not settled, by tag; nil where the tag has not come yet
+	head    int
+	base    uint64  // tag of ring[head]
+	acking  []*held // acknowledged, and the broker not told
+	waiting int     // acknowledgements since the broker was told of any
 
-	unconfirmed int // acknowledgements written since the last round trip
+	prefetch    int
+	unconfirmed int // acknowledgements since the last round trip
 	confirmed   time.Duration
 }
 
@@ -83,14 +92,40 @@ func (st *stream) note(h *held) {
 	st.ring[i] = h
 }
 
-// acknowledge tells the broker what has been acknowledged.
-func (st *stream) acknowledge() {
-	last := uint64(0) // up to which everything is settled
+// acked notes an acknowledgement.
+func (st *stream) acked(h *held) {
+	h.state = acked
+	st.unconfirmed++
+	st.acking = append(st.acking, h)
+	st.src.r.tellSoon()
+	if st.waiting++; st.waiting >= min(tellMost, st.prefetch/4) {
+		st.tellFirst()
+	}
+}
+
+// tell tells the broker of all acknowledgements.
+func (st *stream) tell() {
+	if len(st.acking) == 0 {
+		return
+	}
+	st.tellFirst()
+	for _, h := range st.acking {
+		h.state = told
+		_ = st.ch.Ack(h.tag, false) // after a failure the channel is lost, and they come again
+	}
+	st.src.r.untold -= len(st.acking)
+	clear(st.acking)
+	st.acking = st.acking[:0]
+}
+
+// tellFirst tells the broker, with one message, of the acknowledgements that have nothing open before them.
+func (st *stream) tellFirst() {
+	st.waiting = 0
+	last := uint64(0)
 	for st.head < len(st.ring) && st.ring[st.head] != nil && st.ring[st.head].state >= acked {
-		if st.ring[st.head].state == acked {
-			st.ring[st.head].state = told
-			last = st.base
-			st.unconfirmed++
+		if h := st.ring[st.head]; h.state == acked {
+			h.state = told
+			last = h.tag
 		}
 		st.ring[st.head] = nil
 		st.head++
@@ -99,18 +134,19 @@ func (st *stream) acknowledge() {
 	if st.head == len(st.ring) {
 		st.ring, st.head = st.ring[:0], 0
 	}
-	if last > 0 {
-		_ = st.ch.Ack(last, true) // after a failure the channel is lost, and they come again
+	if last == 0 {
+		return
 	}
+	_ = st.ch.Ack(last, true)
+	kept := st.acking[:0]
 	for _, h := range st.acking {
 		if h.state == acked {
-			h.state = told
-			st.unconfirmed++
-			_ = st.ch.Ack(h.tag, false)
+			kept = append(kept, h)
 		}
 	}
-	clear(st.acking)
-	st.acking = st.acking[:0]
+	st.src.r.untold -= len(st.acking) - len(kept)
+	clear(st.acking[len(kept):])
+	st.acking = kept
 }
 
 // requeue gives back one message.
