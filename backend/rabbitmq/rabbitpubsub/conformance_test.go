@@ -12,6 +12,7 @@ import (
 )
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	url := shared(t)
 	pubsubtest.Run(t, pubsubtest.Harness{
 		New: func(t *testing.T) pubsub.Driver {

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/backstay-go/backstay/backend/rabbitmq/rabbitpubsub"
+	"github.com/backstay-go/backstay/pubsub"
 )
 
 // bothWays runs test for an unordered subscription and an ordered one at the same time.
@@ -60,9 +61,17 @@ func strikeServer(t *testing.T, all []*traffic, fault func()) {
 	}
 }
 
-// The server is killed, or stopped and started, in the middle of confirming.
-func TestGuaranteeRestartLosesNothing(t *testing.T) {
+// The private server is struck by one test after the other, beside those of the shared one.
+func TestGuaranteePrivateServer(t *testing.T) {
+	t.Parallel()
 	n := privateNode(t)
+	t.Run("restart loses nothing", func(t *testing.T) { restartLosesNothing(t, n) })
+	t.Run("stopped server loses nothing", func(t *testing.T) { stoppedServerLosesNothing(t, n) })
+	t.Run("blocked connection", func(t *testing.T) { blockedConnection(t, n) })
+}
+
+// The server is killed, or stopped and started, in the middle of confirming.
+func restartLosesNothing(t *testing.T, n *node) {
 	all := trafficBothWays(t, n.url())
 	rounds := 1
 	if long() {
@@ -70,7 +79,9 @@ func TestGuaranteeRestartLosesNothing(t *testing.T) {
 	}
 	for range rounds {
 		strikeServer(t, all, func() { n.again(t, syscall.SIGKILL) })
-		strikeServer(t, all, func() { n.again(t, syscall.SIGTERM) })
+		if long() {
+			strikeServer(t, all, func() { n.again(t, syscall.SIGTERM) })
+		}
 	}
 	for _, tr := range all {
 		tr.finish(t)
@@ -78,10 +89,13 @@ func TestGuaranteeRestartLosesNothing(t *testing.T) {
 }
 
 // The server stands still for longer than a lease, and for longer than connections wait for a sign of life.
-func TestGuaranteeStoppedServerLosesNothing(t *testing.T) {
-	n := privateNode(t)
+func stoppedServerLosesNothing(t *testing.T, n *node) {
 	all := trafficBothWays(t, n.url())
-	for _, pause := range []time.Duration{faultLease + faultLease/2, 4 * faulty.Heartbeat} {
+	pauses := []time.Duration{faultLease + faultLease/2}
+	if long() {
+		pauses = append(pauses, 4*faulty.Heartbeat)
+	}
+	for _, pause := range pauses {
 		strikeServer(t, all, func() {
 			require.NoError(t, n.cmd.Process.Signal(syscall.SIGSTOP))
 			<-time.After(pause)
@@ -92,6 +106,43 @@ func TestGuaranteeStoppedServerLosesNothing(t *testing.T) {
 		tr.finish(t)
 		require.Less(t, time.Duration(tr.slowest.Load()), faulty.PublishTimeout+30*time.Second)
 	}
+}
+
+// The memory alarm of the server is on: it takes no messages, and still delivers. Publish returns in time and says that
+// what was not sent was not executed; when the alarm is over, it goes on.
+func blockedConnection(t *testing.T, n *node) {
+	cfg := faulty
+	cfg.PublishTimeout = time.Second
+	d := newDriver(t, n.url(), cfg)
+	r := open(t, d)
+	publish(t, d, message("before", ""))
+
+	n.ctl(t, "set_vm_memory_high_watermark", "0.0000001")
+	first := d.Publish(t.Context(), []pubsub.Message{message("first", "")}) // which the server answers with the alarm
+	require.Len(t, first, 1)
+	require.ErrorIs(t, first[0], pubsub.ErrInDoubt)
+	begun := time.Now()
+	errs := d.Publish(t.Context(), []pubsub.Message{message("second", "")})
+	require.Less(t, time.Since(begun), cfg.PublishTimeout+10*time.Second)
+	require.Len(t, errs, 1)
+	require.ErrorIs(t, errs[0], rabbitpubsub.ErrBlocked)
+	require.NotErrorIs(t, errs[0], pubsub.ErrInDoubt)
+	got := receive(t, r, 1)
+	require.Equal(t, "before", got[0].ID)
+	settle(t, r, pubsub.Ack, got...)
+
+	n.ctl(t, "set_vm_memory_high_watermark", "0.4")
+	require.Eventually(t, func() bool {
+		return d.Publish(t.Context(), []pubsub.Message{message("after", "")}) == nil
+	}, patience, 10*time.Millisecond)
+	seen := make(map[string]bool)
+	for !seen["after"] {
+		got := receive(t, r, 1)
+		seen[got[0].ID] = true
+		settle(t, r, pubsub.Ack, got...)
+	}
+	require.False(t, seen["second"], "it was said not to be sent")
+	require.NoError(t, r.Close())
 }
 
 // fault is something done to the connections through a proxy.
@@ -119,6 +170,7 @@ var faults = []fault{
 // Publisher and consumer have connections of their own, with every fault; nothing that was acknowledged is lost, nothing
 // comes out of order, and no Publish takes longer than it may.
 func TestGuaranteeFaultyConnectionLosesNothing(t *testing.T) {
+	t.Parallel()
 	url := shared(t)
 	bothWays(t, func(t *testing.T, order bool) {
 		p := newProxy(t, url)

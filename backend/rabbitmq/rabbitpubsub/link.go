@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -68,7 +69,7 @@ func (d *dialer) connect(ctx context.Context) (*session, error) {
 	return nil, errors.Join(errs...)
 }
 
-func (d *dialer) connectTo(ctx context.Context, url string) (*session, error) {
+func (d *dialer) connectTo(ctx context.Context, server string) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	s := &session{lost: make(chan struct{})}
@@ -90,7 +91,7 @@ func (d *dialer) connectTo(ctx context.Context, url string) (*session, error) {
 	opened := make(chan error, 1)
 	go func() {
 		var err error
-		s.conn, err = amqp.DialConfig(url, cfg)
+		s.conn, err = amqp.DialConfig(server, cfg)
 		opened <- err
 	}()
 	var err error
@@ -320,8 +321,8 @@ func (l *link) close() {
 // splitURLs reads a list with commas.
 func splitURLs(list string) ([]string, error) {
 	urls := strings.Split(list, ",")
-	for i, u := range urls {
-		urls[i] = strings.TrimSpace(u)
+	for i := range urls {
+		urls[i] = strings.TrimSpace(urls[i])
 		if _, err := amqp.ParseURI(urls[i]); err != nil {
 			return nil, fmt.Errorf("the URL in place %d of the list: %w", i+1, redact(err))
 		}
@@ -329,10 +330,13 @@ func splitURLs(list string) ([]string, error) {
 	return urls, nil
 }
 
-// redact keeps what an error says of a URL out of logs: there is a password in it.
+// redact keeps what an error quotes of a URL out of logs: there is a password in it.
 func redact(err error) error {
-	if inner := errors.Unwrap(err); inner != nil {
-		return inner
+	if quoted, ok := errors.AsType[*url.Error](err); ok {
+		err = quoted.Err
+	}
+	if _, ok := errors.AsType[url.EscapeError](err); ok {
+		return errors.New("it has a bad escape")
 	}
 	return err
 }
