@@ -17,8 +17,8 @@ type Config struct {
 	// Prefix begins the name of every exchange and queue, so that several systems share one virtual host: at most 64
 	// letters, digits, '_' and '-'. Default "backstay".
 	Prefix string `json:"prefix"`
-	// Lanes is the number of parts that a topic has for ordered subscriptions: each is a queue per ordered group, and a
-	// group has at most that many members at work. It is fixed when the topic is declared. 1 to 256; default 4;
+	// Lanes is the number of parts that a topic has for ordered subscriptions, each a queue per ordered group: what lost
+	// its lease, or its member, delays the other keys of its lane. It is fixed when the topic is declared. 1 to 256; default 4;
 	// negative is refused.
 	Lanes int `json:"lanes"`
 	// Topology is "declare" (the default) to make exchanges, queues and bindings that are not there, "check" to fail

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -284,10 +285,7 @@ func TestDescribeAndMetrics(t *testing.T) {
 	require.Equal(t, "rabbitpubsub", kind)
 	require.Equal(t, "n", name)
 	require.Equal(t, 4, cfg.(rabbitpubsub.Config).Lanes)
-	metrics := make(map[string]float64)
-	for name, value := range d.Metrics() {
-		metrics[name] = value
-	}
+	metrics := maps.Collect(d.Metrics())
 	require.Len(t, metrics, 7)
 	require.Zero(t, metrics["published_total"])
 }

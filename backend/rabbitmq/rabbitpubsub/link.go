@@ -117,7 +117,7 @@ func (d *dialer) connectTo(ctx context.Context, server string) (*session, error)
 
 // abandon closes what is opened too late; the deadline of the network connection bounds the wait.
 func (d *dialer) abandon(s *session, opened <-chan error) {
-	<-opened
+	_ = <-opened
 	if s.net != nil {
 		_ = s.net.Close()
 	}

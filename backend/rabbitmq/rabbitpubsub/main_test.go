@@ -20,9 +20,13 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if url := os.Getenv(memberURL); url != "" {
+		beMember(url)
+	}
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		removeNode()
 		removeVhost()
+		removeExamples()
 		os.Exit(code)
 	}))
 }
@@ -73,6 +77,20 @@ func makeVhost() {
 	if out, err := exec.Command("rabbitmqctl", "-q", "set_permissions", "-p", name, "guest", ".*", ".*", ".*").CombinedOutput(); err != nil {
 		vhost.err = fmt.Errorf("set_permissions: %w: %s", err, out)
 	}
+}
+
+// removeExamples removes the exchanges that the examples leave on the shared server.
+func removeExamples() {
+	_ = onChannel(sharedURL(), func(ch *amqp.Channel) error {
+		for _, topic := range []string{"orders.placed", "nobody.reads.this"} {
+			for _, name := range []string{topic, topic + "::unrouted:4"} {
+				if err := ch.ExchangeDelete("example:"+name, false, false); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
 }
 
 func removeVhost() {
@@ -204,16 +222,6 @@ func receive(t testing.TB, r pubsub.Receiver, n int) []pubsub.Delivery {
 		all = append(all, ds...)
 	}
 	return all
-}
-
-// receiveNone fails if something arrives within the time in which it would.
-func receiveNone(t testing.TB, r pubsub.Receiver, within time.Duration) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), within)
-	defer cancel()
-	ds, err := r.Receive(ctx, 10)
-	require.ErrorIs(t, err, context.DeadlineExceeded)
-	require.Empty(t, ds)
 }
 
 func settle(t testing.TB, r pubsub.Receiver, kind pubsub.VerdictKind, ds ...pubsub.Delivery) {

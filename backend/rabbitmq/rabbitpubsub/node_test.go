@@ -78,7 +78,7 @@ func newNode() (*node, error) {
 func freePort() int {
 	for {
 		port := 20_000 + rand.IntN(10_000)
-		l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port)) //nolint:noctx // at once
+		l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port))
 		if err == nil {
 			_ = l.Close()
 			return port
