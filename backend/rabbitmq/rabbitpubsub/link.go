@@ -117,7 +117,9 @@ func (d *dialer) connectTo(ctx context.Context, server string) (*session, error)
 
 // abandon closes what is opened too late; the deadline of the network connection bounds the wait.
 func (d *dialer) abandon(s *session, opened <-chan error) {
-	_ = <-opened
+	if err := <-opened; err == nil {
+		_ = s.conn.CloseDeadline(time.Now().Add(lastWords))
+	}
 	if s.net != nil {
 		_ = s.net.Close()
 	}
