@@ -1,0 +1,2 @@
+// Package kafkapubsub is the pubsub driver for Apache Kafka.
+package kafkapubsub
