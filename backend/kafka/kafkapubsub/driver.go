@@ -60,12 +60,15 @@ func New(ctx context.Context, client *kgo.Client, cfg Config) (*Driver, error) {
 	return open(ctx, cfg, client.Opts())
 }
 
+// defaults are the options that a service can change: what is published goes at once, and added partitions are noticed
+// within a minute.
+var defaults = []kgo.Opt{kgo.ClientID("backstay"), kgo.ProducerLinger(0), kgo.MetadataMaxAge(time.Minute)}
+
 func open(ctx context.Context, cfg Config, opts []kgo.Opt) (*Driver, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	d := &Driver{cfg: cfg.withDefaults(), opts: opts, source: []byte("/kafka")}
-	defaults := []kgo.Opt{kgo.ClientID("backstay"), kgo.ProducerLinger(0)}
 	client, err := kgo.NewClient(slices.Concat(defaults, opts, []kgo.Opt{kgo.RecordPartitioner(partitioner{})})...)
 	if err != nil {
 		return nil, fmt.Errorf("kafkapubsub %q: %w", d.cfg.Name, err)

@@ -14,6 +14,7 @@ import (
 // Kafka has removed records or keeps marks of its own.
 type lane struct {
 	partition int32
+	pulse     *pulse // of the session
 	epoch     uint64
 	entries   []entry // a ring; its length is a power of two
 	first     uint64  // place of the first entry that is kept
@@ -220,9 +221,13 @@ func (d *delivery) stale() bool {
 	if d.void.Load() {
 		return true
 	}
-	if !d.lane.leaving.Load() {
+	switch {
+	case d.lane.leaving.Load():
+		d.r.abandon(d)
+	case !d.lane.pulse.alive():
+		d.r.doubt(d)
+	default:
 		return false
 	}
-	d.r.abandon(d)
 	return true
 }

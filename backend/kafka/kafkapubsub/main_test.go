@@ -18,6 +18,12 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if spec := os.Getenv(brokerSpec); spec != "" {
+		beBroker(spec)
+	}
+	if spec := os.Getenv(memberSpec); spec != "" {
+		beMember(spec)
+	}
 	goleak.VerifyTestMain(m)
 }
 

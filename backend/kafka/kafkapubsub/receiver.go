@@ -114,7 +114,7 @@ func (r *receiver) noteDelivery(ctx context.Context) {
 
 // deliver takes from the lanes in turn, at most a share of each, and reports whether one of them was fresh.
 func (r *receiver) deliver(limit int) (ds []pubsub.Delivery, fresh bool) {
-	if len(r.queue) == 0 {
+	if len(r.queue) == 0 || !r.session.pulse.alive() {
 		return nil, false
 	}
 	until := now() + r.lease
@@ -235,6 +235,17 @@ func (r *receiver) abandon(d *delivery) {
 	defer r.mu.Unlock()
 	d.lane.abandon(d, r.ordered)
 	r.changed.Broadcast()
+}
+
+// doubt is called for a delivery that will not be handled, since the partition may be somebody else's by now. If it is not,
+// it comes again.
+func (r *receiver) doubt(d *delivery) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if l := d.lane; d.place >= l.first && l.at(d.place).held == d {
+		l.giveBack(d.place, r.ordered)
+		r.enqueue(l)
+	}
 }
 
 // keepLeases gives back what has lost its lease, and leaves the group when the owner is not heard of.

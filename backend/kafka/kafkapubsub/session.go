@@ -21,6 +21,7 @@ type session struct {
 	over   context.Context // done when the session is to end
 	end    context.CancelFunc
 	ended  bool
+	pulse  pulse
 }
 
 // join makes the client that joins the group. It does not wait for the brokers.
@@ -29,15 +30,17 @@ func (r *receiver) join() error {
 	s := &session{r: r}
 	s.over, s.end = context.WithCancel(context.Background())
 	timeout := cfg.session(r.lease)
+	rebalance := max(cfg.RevokeTimeout, 0) + 30*time.Second
+	s.pulse.session, s.pulse.rebalance = timeout, rebalance
 	own := []kgo.Opt{
 		kgo.ConsumerGroup(r.group), kgo.ConsumeTopics(r.name), kgo.DisableAutoCommit(),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.SessionTimeout(timeout), kgo.HeartbeatInterval(min(timeout/10, 3*time.Second)),
-		kgo.RebalanceTimeout(max(cfg.RevokeTimeout, 0) + 30*time.Second),
+		kgo.RebalanceTimeout(rebalance), kgo.WithHooks(&s.pulse),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), // of partitions added since the group began
 		kgo.OnPartitionsAssigned(s.assigned), kgo.OnPartitionsRevoked(s.revoked), kgo.OnPartitionsLost(s.lost),
 	}
-	client, err := kgo.NewClient(slices.Concat([]kgo.Opt{kgo.ClientID("backstay")}, r.driver.opts, own)...)
+	client, err := kgo.NewClient(slices.Concat(defaults, r.driver.opts, own)...)
 	if err != nil {
 		s.end()
 		return r.driver.errorf(r.topic, err)
@@ -127,7 +130,7 @@ func (s *session) assigned(ctx context.Context, client *kgo.Client, added map[st
 		return
 	}
 	for _, p := range partitions {
-		l := &lane{partition: p, epoch: r.epochs[p] + 1, floor: -1, expect: -1, high: -1, fresh: true}
+		l := &lane{partition: p, pulse: &s.pulse, epoch: r.epochs[p] + 1, floor: -1, expect: -1, high: -1, fresh: true}
 		if at, ok := known.Lookup(r.name, p); ok && at.Err == nil && at.At >= 0 {
 			l.past = decodePast(at.At, at.Metadata)
 			l.floor, l.expect, l.high = at.At, at.At, l.past.high
