@@ -18,16 +18,41 @@ type position struct {
 	acks     uint64
 }
 
-// commit tells the brokers what is settled: of the lanes given, or of those that have changed.
+// commit tells the brokers what is settled: of the lanes given, or of those that have changed. It returns when ctx is done,
+// even though the client may still try.
 func (r *receiver) commit(ctx context.Context, s *session, lanes []*lane) error {
-	r.commits.Lock()
-	defer r.commits.Unlock()
+	select {
+	case r.commits <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	r.mu.Lock()
 	positions := r.open(s, lanes)
 	r.mu.Unlock()
 	if len(positions) == 0 {
+		<-r.commits
 		return nil
 	}
+	done := make(chan error, 1)
+	go func() {
+		defer func() { <-r.commits }()
+		done <- r.send(ctx, s, positions)
+	}()
+	var err error
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	r.driver.counts.commits.Add(1)
+	if err != nil {
+		r.driver.counts.commitFailed.Add(1)
+	}
+	return err
+}
+
+// send makes one commit.
+func (r *receiver) send(ctx context.Context, s *session, positions map[int32]*position) (failed error) {
 	offsets := make(map[int32]kgo.EpochOffset, len(positions))
 	for p, at := range positions {
 		offsets[p] = kgo.EpochOffset{Epoch: -1, Offset: at.floor}
@@ -41,15 +66,10 @@ func (r *receiver) commit(ctx context.Context, s *session, lanes []*lane) error 
 		}
 		return nil
 	})
-	var failed error
 	s.client.CommitOffsetsSync(ctx, map[string]map[int32]kgo.EpochOffset{r.name: offsets},
 		func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
 			failed = r.committed(positions, resp, err)
 		})
-	r.driver.counts.commits.Add(1)
-	if failed != nil {
-		r.driver.counts.commitFailed.Add(1)
-	}
 	return failed
 }
 

@@ -2,6 +2,7 @@ package kafkapubsub_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"sync/atomic"
@@ -24,6 +25,8 @@ func TestMain(m *testing.M) {
 	if spec := os.Getenv(memberSpec); spec != "" {
 		beMember(spec)
 	}
+	flag.Parse()
+	_ = flag.Set("test.parallel", "8") // the tests wait more than they work
 	goleak.VerifyTestMain(m)
 }
 

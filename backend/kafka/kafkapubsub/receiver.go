@@ -25,7 +25,7 @@ type receiver struct {
 	close   func() error
 	kept    sync.WaitGroup // of the goroutine that looks after leases and commits
 	ending  sync.Mutex     // held while a session ends
-	commits sync.Mutex     // held while offsets are committed
+	commits chan struct{}  // capacity 1: full while offsets are committed
 
 	mu       sync.Mutex
 	changed  *sync.Cond // for callbacks of the client: something was settled, or the time has come
@@ -47,7 +47,7 @@ type receiver struct {
 func newReceiver(d *Driver, s pubsub.Subscription) *receiver {
 	r := &receiver{
 		driver: d, topic: s.Topic, name: d.cfg.Prefix + s.Topic, group: d.cfg.groupID(s.Topic, s.Group),
-		ordered: s.Ordered, lease: s.Lease, done: make(chan struct{}),
+		ordered: s.Ordered, lease: s.Lease, done: make(chan struct{}), commits: make(chan struct{}, 1),
 		lanes: make(map[int32]*lane), epochs: make(map[int32]uint64), seen: now(),
 	}
 	if s.Ordered {

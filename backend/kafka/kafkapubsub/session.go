@@ -77,13 +77,27 @@ func (r *receiver) endSession(s *session) error {
 	}
 	r.wake()
 	r.mu.Unlock()
-	_ = s.client.LeaveGroupContext(ctx) // otherwise the session times out
-	s.client.Close()
+	s.leave(ctx)
 	if err != nil && open > 0 {
 		return fmt.Errorf("kafkapubsub %q: topic %s: acknowledgements of %d partitions: %w: %w",
 			r.driver.cfg.Name, r.topic, open, pubsub.ErrInDoubt, err)
 	}
 	return nil
+}
+
+// leave says goodbye to the group, without which the session times out, and closes the client. When ctx is done it goes on
+// in the background: a client waits for a connection that hangs.
+func (s *session) leave(ctx context.Context) {
+	left := make(chan struct{})
+	go func() {
+		defer close(left)
+		_ = s.client.LeaveGroupContext(ctx)
+		s.client.Close()
+	}()
+	select {
+	case <-left:
+	case <-ctx.Done():
+	}
 }
 
 // drop ends lanes, and returns how many of them have acknowledgements that the brokers may not know of.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -29,7 +28,7 @@ func (d *Driver) ensureTopic(ctx context.Context, topic string) error {
 	}
 	name := d.cfg.Prefix + topic
 	if len(name) > maxTopic {
-		return d.errorf(topic, fmt.Errorf("the name has %d bytes with its prefix: it must have at most %d", len(name), maxTopic))
+		return fmt.Errorf("the name has %d bytes with its prefix: it must have at most %d", len(name), maxTopic)
 	}
 	found, err := d.admin.ListTopics(ctx, name)
 	if err == nil {
@@ -39,7 +38,7 @@ func (d *Driver) ensureTopic(ctx context.Context, topic string) error {
 		err = d.createTopic(ctx, name)
 	}
 	if err != nil {
-		return d.errorf(topic, err)
+		return err
 	}
 	d.topics.Store(topic, struct{}{})
 	return nil
@@ -57,8 +56,8 @@ func (d *Driver) createTopic(ctx context.Context, name string) error {
 	if errors.Is(err, kerr.TopicAlreadyExists) { // made by another service meanwhile
 		return nil
 	}
-	if err != nil && made.ErrMessage != "" && !strings.Contains(err.Error(), made.ErrMessage) {
-		err = fmt.Errorf("%w (%s)", err, made.ErrMessage)
+	if errors.Is(err, kerr.InvalidTopicException) {
+		return fmt.Errorf("%w (%s; names that differ in '.' and '_' only collide)", err, made.ErrMessage)
 	}
 	return err
 }
@@ -74,11 +73,10 @@ func (d *Driver) Open(ctx context.Context, s pubsub.Subscription) (pubsub.Receiv
 	case s.Lease <= 0:
 		return nil, d.errorf(s.Topic, fmt.Errorf("Subscription.Lease is %s: it must be positive", s.Lease))
 	}
-	if err := d.ensureTopic(ctx, s.Topic); err != nil {
-		return nil, err
-	}
-	if err := d.ensureTopic(ctx, pubsub.DeadLetterTopic(s.Topic, s.Group)); err != nil {
-		return nil, err
+	for _, topic := range []string{s.Topic, pubsub.DeadLetterTopic(s.Topic, s.Group)} {
+		if err := d.ensureTopic(ctx, topic); err != nil {
+			return nil, d.errorf(topic, err)
+		}
 	}
 	if err := d.pin(ctx, s); err != nil {
 		return nil, fmt.Errorf("kafkapubsub %q: group %s of topic %s: %w", d.cfg.Name, s.Group, s.Topic, err)

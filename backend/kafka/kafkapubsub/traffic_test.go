@@ -142,7 +142,9 @@ func (tr *traffic) finish(t *testing.T) {
 			t.Fatalf("%d of %d acknowledged messages are lost", missing, len(tr.ids))
 		}
 	}
-	tr.consumer.leave(t)
+	if err := tr.consumer.end(t); err != nil {
+		require.ErrorIs(t, err, pubsub.ErrInDoubt)
+	}
 	twice := 0
 	for _, n := range tr.seen {
 		twice += n - 1
@@ -290,6 +292,8 @@ func TestGuaranteeHangingConnectionLosesNothing(t *testing.T) {
 	resume()
 	tr.more(t, 100)
 	tr.finish(t)
-	other.leave(t)
+	if err := other.end(t); err != nil {
+		require.ErrorIs(t, err, pubsub.ErrInDoubt)
+	}
 	require.Positive(t, tr.publisher.Stats().InDoubt, "nothing was under way")
 }
