@@ -31,6 +31,7 @@ type receiver struct {
 	changed  *sync.Cond // for callbacks of the client: something was settled, or the time has come
 	session  *session
 	lanes    map[int32]*lane
+	decoder  decoder
 	out      []pubsub.Delivery // what Receive has returned last
 	queue    []*lane           // those that may have something to deliver, in turn
 	epochs   map[int32]uint64  // last epoch of a partition
@@ -48,7 +49,7 @@ func newReceiver(d *Driver, s pubsub.Subscription) *receiver {
 	r := &receiver{
 		driver: d, topic: s.Topic, name: d.cfg.Prefix + s.Topic, group: d.cfg.groupID(s.Topic, s.Group),
 		ordered: s.Ordered, lease: s.Lease, done: make(chan struct{}), commits: make(chan struct{}, 1),
-		lanes: make(map[int32]*lane), epochs: make(map[int32]uint64), seen: now(),
+		decoder: decoder{topic: s.Topic}, lanes: make(map[int32]*lane), epochs: make(map[int32]uint64), seen: now(),
 	}
 	if s.Ordered {
 		r.depth = max(s.LaneDepth, 1)
@@ -157,7 +158,7 @@ func (r *receiver) hand(d *delivery, out *pubsub.Delivery) {
 	e.held = d
 	l.held++
 	l.high = max(l.high, e.offset+1)
-	decode(r.topic, e.rec, &out.Message)
+	r.decoder.decode(e.rec, &out.Message)
 	out.Attempt = e.attempts
 	out.Token, out.Stale = d, d.stale
 	if r.ordered {

@@ -1,7 +1,8 @@
 package kafkapubsub
 
 import (
-	"strconv"
+	"bytes"
+	"fmt"
 	"strings"
 	"time"
 
@@ -59,34 +60,48 @@ func (d *Driver) encode(msgs []pubsub.Message) []kgo.Record {
 	return records
 }
 
+// decoder makes messages of records, for one goroutine at a time.
+type decoder struct {
+	topic string
+	text  []byte // to be used again
+	stamp []byte // the last time that was read, which the messages of one Publish share
+	time  time.Time
+}
+
 // decode makes the message of a record, whoever published it: headers with several values are joined, and what is
 // missing is filled from the record itself.
-func decode(topic string, rec *kgo.Record, m *pubsub.Message) {
-	*m = pubsub.Message{Topic: topic, Payload: rec.Value}
-	if len(rec.Key) > 0 {
-		m.Key = string(rec.Key)
-	}
+func (d *decoder) decode(rec *kgo.Record, m *pubsub.Message) {
+	m.Topic, m.Payload, m.Time = d.topic, rec.Value, rec.Timestamp
+	var id []byte
 	for i := range rec.Headers {
 		h := &rec.Headers[i]
-		if !strings.HasPrefix(h.Key, headerPrefix) {
+		switch {
+		case !strings.HasPrefix(h.Key, headerPrefix):
 			setHeader(m, len(rec.Headers)-i, h.Key, string(h.Value))
-			continue
-		}
-		switch h.Key {
-		case headerID:
-			m.ID = string(h.Value)
-		case headerTime:
-			if t, err := time.Parse(time.RFC3339Nano, string(h.Value)); err == nil {
-				m.Time = t
-			}
+		case h.Key == headerID:
+			id = h.Value
+		case h.Key == headerTime:
+			d.readTime(h.Value, m)
 		}
 	}
-	if m.ID == "" {
-		m.ID = topic + ":" + strconv.Itoa(int(rec.Partition)) + ":" + strconv.FormatInt(rec.Offset, 10)
+	if len(id) == 0 {
+		id = fmt.Appendf(nil, "%s:%d:%d", d.topic, rec.Partition, rec.Offset)
 	}
-	if m.Time.IsZero() {
-		m.Time = rec.Timestamp
+	d.text = append(append(d.text[:0], id...), rec.Key...)
+	text := string(d.text) // one for both
+	m.ID, m.Key = text[:len(id)], text[len(id):]
+}
+
+// readTime takes the time from the header, if it is one.
+func (d *decoder) readTime(value []byte, m *pubsub.Message) {
+	if !bytes.Equal(value, d.stamp) {
+		t, err := time.Parse(time.RFC3339Nano, string(value))
+		if err != nil {
+			return
+		}
+		d.stamp, d.time = bytes.Clone(value), t
 	}
+	m.Time = d.time
 }
 
 // setHeader adds a header, of which room may follow.
