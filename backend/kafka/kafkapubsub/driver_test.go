@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -135,7 +136,7 @@ func TestGuaranteeInDoubt(t *testing.T) {
 	}
 	resume()
 	st := d.Stats()
-	require.EqualValues(t, []uint64{2, 2, 2}, []uint64{st.Published, st.Refused, st.InDoubt})
+	require.Equal(t, []uint64{2, 2, 2}, []uint64{st.Published, st.Refused, st.InDoubt})
 
 	require.NoError(t, d.Close())
 	require.NoError(t, d.Close())
@@ -173,10 +174,7 @@ func TestDescribesItself(t *testing.T) {
 	kind, name, cfg := d.Describe()
 	require.Equal(t, []any{"kafkapubsub", "events"}, []any{kind, name})
 	require.Equal(t, 500*time.Millisecond, cfg.(kafkapubsub.Config).CommitInterval)
-	got := make(map[string]float64)
-	for name, value := range d.Metrics() {
-		got[name] = value
-	}
+	got := maps.Collect(d.Metrics())
 	require.Positive(t, got["commits_total"])
 	delete(got, "commits_total")
 	require.Equal(t, map[string]float64{
