@@ -236,7 +236,7 @@ func (r *receiver) fault(l *lane, err error) {
 	for _, final := range []error{
 		kerr.GroupAuthorizationFailed, kerr.TopicAuthorizationFailed, kerr.ClusterAuthorizationFailed, kerr.SaslAuthenticationFailed,
 		kerr.InvalidSessionTimeout, kerr.InconsistentGroupProtocol, kerr.InvalidGroupID, kerr.UnsupportedVersion,
-		kerr.UnknownTopicOrPartition, kerr.UnknownTopicID, kerr.GroupMaxSizeReached,
+		kerr.GroupMaxSizeReached, // but no unknown topic: one that was just made is, to some brokers, for a moment
 	} {
 		if errors.Is(err, final) {
 			r.err = err
