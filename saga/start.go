@@ -17,38 +17,94 @@ func Start[State any](ctx context.Context, r *Runner, d *Definition[State], id s
 	if err != nil {
 		return err
 	}
-	if _, ok := r.defs[in.Ref]; !ok {
-		return fmt.Errorf("saga %q: version %d is not registered with runner %q", in.Name, in.Version, r.Config().Name)
+	if err := r.knows(in); err != nil {
+		return err
 	}
 	return r.start(ctx, in)
 }
 
+func (r *Runner) knows(in Instance) error {
+	if _, ok := r.defs[in.Ref]; !ok {
+		return fmt.Errorf("saga %q: version %d is not registered with runner %q", in.Name, in.Version, r.Config().Name)
+	}
+	return nil
+}
+
 func (r *Runner) start(ctx context.Context, in Instance) error {
+	s, h, err := r.create(ctx, in)
+	if h != nil {
+		go s.work(h)
+	}
+	return err
+}
+
+// create stores an instance, and holds it if this runner has a free slot.
+func (r *Runner) create(ctx context.Context, in Instance) (*session, *hold, error) {
 	s := r.current()
-	mine := s != nil && s.take(1) == 1
+	mine := s != nil && s.take(1, in.Ref) == 1
 	var lease time.Duration
 	if mine {
 		in.Owner, lease = r.owner, s.lease
 	}
 	began := time.Now()
 	created, err := r.store.Create(ctx, in, lease)
-	if mine && (err != nil || !created) && s.free(1) {
+	if mine && (err != nil || !created) && s.free(1, in.Ref) {
 		r.Notify()
 	}
 	switch {
 	case err != nil:
-		return fmt.Errorf("saga %q: start of instance %q: %w", in.Name, in.ID, err)
+		return nil, nil, fmt.Errorf("saga %q: start of instance %q: %w", in.Name, in.ID, err)
 	case !created:
-		return r.sameDefinition(ctx, in)
+		return nil, nil, r.sameDefinition(ctx, in)
 	}
 	r.stats.started.Add(1)
-	if mine {
-		in.Token = 1
-		go s.work(s.newHold(in, began))
-	} else {
+	if !mine {
 		r.Notify()
+		return nil, nil, nil
 	}
-	return nil
+	in.Token = 1
+	return s, s.newHold(in, began), nil
+}
+
+// Execute is Start and Wait in one, for callers that want the result: where this runner is in Run and has a free slot, the
+// steps run on the caller's goroutine, one after the other. When ctx ends the instance goes on without the caller, and
+// Execute returns ctx's cause; an attempt that runs on the caller's goroutine is waited for. Errors are those of both.
+func Execute[State any](ctx context.Context, r *Runner, d *Definition[State], id string, state State) (Result[State], error) {
+	in, err := d.NewInstance(id, state)
+	if err == nil {
+		err = r.knows(in)
+	}
+	if err != nil {
+		return Result[State]{}, err
+	}
+	s, h, err := r.create(ctx, in)
+	if err != nil {
+		return Result[State]{}, err
+	}
+	if h != nil {
+		if !s.workFor(ctx, h) {
+			return Result[State]{}, fmt.Errorf("saga %q: wait for instance %q: %w", in.Name, id, context.Cause(ctx))
+		}
+	}
+	return Wait(ctx, r, d, id)
+}
+
+// workFor works until the hold is over or ctx is: then it goes on without the caller, and workFor returns false.
+func (s *session) workFor(ctx context.Context, h *hold) bool {
+	over := true
+	defer func() {
+		if over {
+			s.drop(h)
+		}
+	}()
+	for s.step(h) {
+		if ctx.Err() != nil {
+			over = false
+			go s.work(h)
+			break
+		}
+	}
+	return over
 }
 
 // sameDefinition makes a repeated start succeed only for the instance it means.
