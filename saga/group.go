@@ -52,7 +52,7 @@ func (s *session) launch(h *hold, p *plan, i int, pending []int) (chan branchEnd
 	for n, b := range pending {
 		branch := &step.branches[b]
 		name := markOf(step.name, branch.name)
-		ctx := s.newAttempt(h, p, i, name, branch.timeout, h.in.Marks[name].Attempt+1)
+		ctx := s.newAttempt(h, p, i, name, branch.timeout, h.in.Marks[name].Attempt+1, time.Now())
 		attempts[n] = ctx
 		go func() {
 			began := time.Now()
@@ -121,7 +121,7 @@ func (s *session) settleGroup(h *hold, p *plan, i int, at Progress, wait time.Du
 }
 
 // undoBranch undoes the last branch of a group that has to be.
-func (s *session) undoBranch(h *hold, p *plan, i int) result {
+func (s *session) undoBranch(h *hold, p *plan, i int, began time.Time) result {
 	in, step := &h.in, &p.steps[i]
 	b := step.toUndo(in.Marks)
 	if b < 0 {
@@ -129,7 +129,7 @@ func (s *session) undoBranch(h *hold, p *plan, i int) result {
 	}
 	branch := &step.branches[b]
 	name := markOf(step.name, branch.name)
-	ctx := s.newAttempt(h, p, i, name, branch.timeout, in.Attempt+1)
+	ctx := s.newAttempt(h, p, i, name, branch.timeout, in.Attempt+1, began)
 	err := h.def.branchUndo(ctx, i, b, in.State, in.Marks[name].Result)
 	ctx.end()
 	return result{state: in.State, err: err, interrupted: s.interrupted(err)}

@@ -17,6 +17,9 @@ type hold struct {
 	cached any // the decoded form of in.State, or nil
 	change change
 
+	history []Event // as far as it was made under this hold
+	first   [4]Event
+
 	mu      sync.Mutex
 	renewed time.Time
 	lost    chan struct{} // made when somebody waits for it
@@ -37,11 +40,27 @@ func (s *session) newHold(in Instance, began time.Time) *hold {
 	h.change.h = h
 	s.mu.Lock()
 	s.held[h] = struct{}{}
+	s.here[in.ID] = h
 	s.watchFrom(began)
 	s.mu.Unlock()
 	s.r.stats.active.Add(1)
 	return h
 }
+
+// note takes over a change that is in the store.
+func (h *hold) note(c *change) {
+	h.in.Progress = c.next
+	if c.t.Event == nil || !h.whole() {
+		return
+	}
+	if h.history == nil {
+		h.history = h.first[:0]
+	}
+	h.history = append(h.history, c.event)
+}
+
+// whole reports whether all that ever happened to the instance happened under this hold.
+func (h *hold) whole() bool { return h.in.Created.IsZero() && !h.isLost() }
 
 // age is how long the instance exists by the store's clock, or a little more.
 func (h *hold) age() time.Duration { return h.base + time.Since(h.began) }

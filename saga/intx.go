@@ -40,7 +40,7 @@ func (s *session) commitInTx(h *hold, p *plan, i int, began time.Time) (res resu
 	ctx, cancel := context.WithTimeout(s.detached, s.lease)
 	defer cancel()
 	recorded, err = s.r.store.(TxStore).CommitInTx(ctx, func(tx context.Context) ([]Transition, error) {
-		if res = s.execute(h, p, i, tx); res.err != nil {
+		if res = s.execute(h, p, i, tx, time.Now()); res.err != nil {
 			return nil, errRolledBack
 		}
 		c = s.prepare(h, p, i, began, res)
@@ -60,6 +60,6 @@ func (s *session) recordedInTx(h *hold, c *change, began time.Time) {
 		}
 		h.setInTx(false)
 	})
-	h.in.Progress = c.next
-	s.r.recorded(h.in, c.t.Event)
+	h.note(c)
+	s.r.recorded(h.in, c.t.Event, h)
 }

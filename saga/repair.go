@@ -139,7 +139,7 @@ func (r *Runner) repair(ctx context.Context, id string, what Outcome, change fun
 		return fail(ErrFenced)
 	}
 	in.Progress = next
-	r.recorded(in, &e)
+	r.recorded(in, &e, nil)
 	r.Notify()
 	return nil
 }

@@ -197,8 +197,8 @@ func (r *Runner) current() *session {
 	return r.session
 }
 
-// recorded tells everybody who wants to know of a change that is in the store.
-func (r *Runner) recorded(in Instance, e *Event) {
+// recorded tells everybody who wants to know of a change that is in the store; h is nil for one that was made by hand.
+func (r *Runner) recorded(in Instance, e *Event, h *hold) {
 	if e != nil {
 		r.stats.count(in, *e)
 		for _, fn := range r.onTransition {
@@ -212,7 +212,7 @@ func (r *Runner) recorded(in Instance, e *Event) {
 		}
 	}
 	if !in.Status.Active() {
-		r.signal(in.ID)
+		r.signal(in.ID, h)
 	}
 }
 

@@ -87,7 +87,7 @@ func (r *Runner) turnBack(ctx context.Context, id string, p *plan, cause string)
 		}
 		if recorded[0] {
 			in.Progress = next
-			r.recorded(in, &e)
+			r.recorded(in, &e, nil)
 			r.Notify()
 			return next.Status, nil
 		}
@@ -129,14 +129,9 @@ func (r *Runner) askHere(id string, p *plan, in Instance) bool {
 		return false
 	}
 	s.mu.Lock()
-	var found *hold
-	for h := range s.held {
-		if h.in.ID == id && !h.isLost() {
-			found = h
-		}
-	}
+	h := s.here[id]
 	s.mu.Unlock()
-	return found != nil && found.ask()
+	return h != nil && h.ask()
 }
 
 // Inspect returns an instance as the store has it and its whole history, oldest first, or ErrNotFound. It works for

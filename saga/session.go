@@ -24,14 +24,15 @@ type session struct {
 	busy    int
 	busyIn  map[Ref]int // of the definitions that have a limit
 	held    map[*hold]struct{}
-	watched time.Time // when the watch looks next
-	next    time.Time // the earliest known end of a pause, to look at once
+	here    map[string]*hold // the latest hold of each instance
+	watched time.Time        // when the watch looks next
+	next    time.Time        // the earliest known end of a pause, to look at once
 }
 
 func newSession(ctx context.Context, r *Runner) *session {
 	s := &session{
 		r: r, lease: r.Config().Lease, detached: context.WithoutCancel(ctx),
-		idle: make(chan struct{}), look: make(chan struct{}, 1), busyIn: map[Ref]int{}, held: map[*hold]struct{}{},
+		idle: make(chan struct{}), look: make(chan struct{}, 1), busyIn: map[Ref]int{}, held: map[*hold]struct{}{}, here: map[string]*hold{},
 	}
 	s.base, s.kill = context.WithCancelCause(s.detached)
 	return s
@@ -197,6 +198,9 @@ func (s *session) untilNext(d time.Duration) time.Duration {
 func (s *session) forget(h *hold) {
 	s.mu.Lock()
 	delete(s.held, h)
+	if s.here[h.in.ID] == h {
+		delete(s.here, h.in.ID)
+	}
 	s.mu.Unlock()
 }
 

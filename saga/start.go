@@ -81,12 +81,19 @@ func Execute[State any](ctx context.Context, r *Runner, d *Definition[State], id
 	if err != nil {
 		return Result[State]{}, err
 	}
-	if h != nil {
-		if !s.workFor(ctx, h) {
-			return Result[State]{}, fmt.Errorf("saga %q: wait for instance %q: %w", in.Name, id, context.Cause(ctx))
-		}
+	if h == nil {
+		return Wait(ctx, r, d, id)
 	}
-	return Wait(ctx, r, d, id)
+	if !s.workFor(ctx, h) {
+		return Result[State]{}, fmt.Errorf("saga %q: wait for instance %q: %w", in.Name, id, context.Cause(ctx))
+	}
+	if !h.whole() {
+		return Wait(ctx, r, d, id)
+	}
+	if last, ok := h.cached.(*State); ok && last != nil && h.in.Status == Completed {
+		return Result[State]{Status: Completed, State: *last, History: h.history}, nil
+	}
+	return resultOf(d, h.in, h.history)
 }
 
 // workFor works until the hold is over or ctx is: then it goes on without the caller, and workFor returns false.
@@ -124,7 +131,8 @@ type Result[State any] struct {
 	Status Status
 	// State is the state after the last step that was recorded.
 	State State
-	// History tells every attempt and repair, oldest first.
+	// History tells every attempt and repair, oldest first. Where this runner did it all from the start, the times are as it
+	// saw them; Inspect has the store's.
 	History []Event
 }
 
@@ -141,10 +149,14 @@ func Wait[State any](ctx context.Context, r *Runner, d *Definition[State], id st
 	if in.Name != d.ref.Name {
 		return res, fmt.Errorf("saga %q: wait for instance %q: %w: %q", d.ref.Name, id, ErrExists, in.Name)
 	}
-	res.Status, res.History = in.Status, history
+	return resultOf(d, in, history)
+}
+
+func resultOf[State any](d *Definition[State], in Instance, history []Event) (Result[State], error) {
+	res := Result[State]{Status: in.Status, History: history}
 	ended := errorOf(in)
 	if err := json.Unmarshal(in.State, &res.State); err != nil && ended == nil {
-		return res, fmt.Errorf("saga %q: state of instance %q: %w", d.ref.Name, id, err)
+		return res, fmt.Errorf("saga %q: state of instance %q: %w", d.ref.Name, in.ID, err)
 	}
 	return res, ended
 }
@@ -152,14 +164,19 @@ func Wait[State any](ctx context.Context, r *Runner, d *Definition[State], id st
 // waiter is the signal that an instance has ended, for everybody here who waits for it.
 type waiter struct {
 	ended chan struct{}
+	h     *hold // that brought it to its end, if it knows the whole history; set before ended is closed
 	users int
 }
 
 func (r *Runner) await(ctx context.Context, id string) (Instance, []Event, error) {
 	for pause := pollMin; ; pause = min(2*pause, r.Config().PollMax) {
 		w := r.watch(id)
-		in, history, err := r.store.Load(ctx, id)
-		if err != nil || !in.Status.Active() {
+		var in Instance
+		var history []Event
+		var err error
+		if r.works(id) { // its end will be told
+			pause = r.Config().PollMax
+		} else if in, history, err = r.store.Load(ctx, id); err != nil || !in.Status.Active() {
 			r.unwatch(id, w)
 			return in, history, err
 		}
@@ -172,10 +189,33 @@ func (r *Runner) await(ctx context.Context, id string) (Instance, []Event, error
 		}
 		t.Stop()
 		r.unwatch(id, w)
-		if err != nil {
+		switch {
+		case err != nil:
 			return in, history, err
+		case w.h != nil && w.isEnded():
+			return w.h.in, w.h.history, nil
 		}
 	}
+}
+
+func (w *waiter) isEnded() bool {
+	select {
+	case <-w.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// works reports whether this runner works on an instance.
+func (r *Runner) works(id string) bool {
+	s := r.current()
+	if s == nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.here[id] != nil
 }
 
 func (r *Runner) watch(id string) *waiter {
@@ -198,10 +238,13 @@ func (r *Runner) unwatch(id string, w *waiter) {
 	}
 }
 
-func (r *Runner) signal(id string) {
+func (r *Runner) signal(id string, h *hold) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if w := r.waiters[id]; w != nil {
+		if h != nil && h.whole() {
+			w.h = h
+		}
 		close(w.ended)
 		delete(r.waiters, id)
 	}

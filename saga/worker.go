@@ -26,7 +26,7 @@ func (s *session) step(h *hold) bool {
 	if i >= 0 && p.steps[i].inTx {
 		return s.inTx(h, p, i, began)
 	}
-	return s.conclude(h, s.prepare(h, p, i, began, s.execute(h, p, i, nil)))
+	return s.conclude(h, s.prepare(h, p, i, began, s.execute(h, p, i, nil, began)))
 }
 
 // prepare says what is to be recorded of an attempt.
@@ -110,7 +110,7 @@ func (s *session) goOn(h *hold, c *change) bool {
 }
 
 // execute makes one attempt under the instance's lease and the step's timeout; tx is the store's transaction, or nil.
-func (s *session) execute(h *hold, p *plan, i int, tx context.Context) result {
+func (s *session) execute(h *hold, p *plan, i int, tx context.Context, began time.Time) result {
 	in := &h.in
 	if res, ok := s.hindrance(h, p, i); !ok {
 		return res
@@ -124,7 +124,7 @@ func (s *session) execute(h *hold, p *plan, i int, tx context.Context) result {
 	c := call{step: i, dir: in.Direction, state: in.State, cached: h.cached}
 	switch {
 	case step.kind == groupStep: // backward
-		return s.undoBranch(h, p, i)
+		return s.undoBranch(h, p, i, began)
 	case step.kind == childStep && (in.Direction == Forward || !step.ownUndo):
 		return s.child(h, step, i)
 	case step.kind == sleepStep && in.Direction == Forward:
@@ -135,7 +135,7 @@ func (s *session) execute(h *hold, p *plan, i int, tx context.Context) result {
 			return res
 		}
 	}
-	ctx := s.newAttempt(h, p, i, in.Step, step.timeout, in.Attempt+1)
+	ctx := s.newAttempt(h, p, i, in.Step, step.timeout, in.Attempt+1, began)
 	ctx.tx = tx
 	a, err := h.def.attempt(ctx, c)
 	ctx.end()
@@ -185,7 +185,7 @@ func deadlineError(limit time.Duration, last string) error {
 }
 
 // newAttempt is the context of an attempt at a step or branch.
-func (s *session) newAttempt(h *hold, p *plan, i int, name string, timeout time.Duration, number int) *attemptCtx {
+func (s *session) newAttempt(h *hold, p *plan, i int, name string, timeout time.Duration, number int, now time.Time) *attemptCtx {
 	in := &h.in
 	c := &attemptCtx{h: h, attempt: Attempt{
 		Definition: in.Name, Version: in.Version, ID: in.ID, Step: name, Direction: in.Direction, Number: number,
@@ -193,7 +193,6 @@ func (s *session) newAttempt(h *hold, p *plan, i int, name string, timeout time.
 	if in.Direction == Backward {
 		c.attempt.Cause = in.Cause
 	}
-	now := time.Now()
 	if timeout > 0 {
 		c.deadline = now.Add(timeout)
 	}
@@ -271,15 +270,18 @@ func (res result) outcome() Outcome {
 // store cannot take must not hold up the drain. It returns false when the instance is lost: then nothing was written, or
 // an answer got lost and whoever claims the instance next finds it written.
 func (s *session) record(h *hold, c *change) bool {
-	end := time.Now().Add(s.lease)
-	for pause := pollMin; !h.isLost() && time.Now().Before(end); pause = min(2*pause, time.Second) {
+	end := c.event.Ended.Add(s.lease)
+	for pause := pollMin; !h.isLost(); pause = min(2*pause, time.Second) {
 		v := s.submit(c)
 		if v.err == nil {
 			if v.recorded {
-				h.in.Progress = c.next
-				s.r.recorded(h.in, c.t.Event)
+				h.note(c)
+				s.r.recorded(h.in, c.t.Event, h)
 			}
 			return v.recorded
+		}
+		if !time.Now().Before(end) {
+			break
 		}
 		h.rest(pause)
 	}
