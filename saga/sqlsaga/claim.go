@@ -22,9 +22,9 @@ func (s *Store) Claim(ctx context.Context, c saga.Claim) ([]saga.Instance, error
 		return nil, wrap("claim", err)
 	}
 	claimed := due[:0]
-	err = s.inTx(ctx, func(tx *sql.Tx) error {
+	err = s.inTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		for _, in := range due {
-			n, err := affected(tx.ExecContext(ctx, s.stmts.claim, c.Owner, millis(c.Lease), in.ID, in.Token))
+			n, err := affected(s.exec(ctx, tx, s.stmts.claim, c.Owner, millis(c.Lease), in.ID, in.Token))
 			if err != nil {
 				return err
 			}
@@ -54,7 +54,7 @@ func taken(in saga.Instance, owner string) saga.Instance {
 // Commit implements saga.Store, with one transaction for all.
 func (s *Store) Commit(ctx context.Context, ts []saga.Transition) ([]bool, error) {
 	recorded := make([]bool, len(ts))
-	err := s.inTx(ctx, func(tx *sql.Tx) (err error) {
+	err := s.inTx(ctx, func(ctx context.Context, tx *sql.Tx) (err error) {
 		for i := range ts {
 			if recorded[i], err = s.apply(ctx, tx, &ts[i]); err != nil {
 				return fmt.Errorf("instance %q: %w", ts[i].ID, err)
@@ -77,7 +77,7 @@ func (s *Store) apply(ctx context.Context, tx *sql.Tx, t *saga.Transition) (bool
 		return n == 1, err
 	}
 	e := t.Event
-	_, err = tx.ExecContext(ctx, s.stmts.event, e.Step, string(e.Direction), e.Attempt, string(e.Outcome), e.Error, e.Owner,
+	_, err = s.exec(ctx, tx, s.stmts.event, e.Step, string(e.Direction), e.Attempt, string(e.Outcome), e.Error, e.Owner,
 		e.Ended.Sub(e.Started).Milliseconds(), t.ID)
 	return true, err
 }
@@ -106,7 +106,7 @@ func (s *Store) update(ctx context.Context, tx *sql.Tx, t *saga.Transition) (int
 	default:
 		args = append(args, millis(t.Wait))
 	}
-	return affected(tx.ExecContext(ctx, stmt, append(args, t.ID, t.Token)...))
+	return affected(s.exec(ctx, tx, stmt, append(args, t.ID, t.Token)...))
 }
 
 // deliver adds an event to those an instance has received.
@@ -228,13 +228,25 @@ func collect[T any](ctx context.Context, db execer, query string, scan func(*sql
 	return all, rows.Err()
 }
 
-// inTx runs fn in a transaction.
-func (s *Store) inTx(ctx context.Context, fn func(tx *sql.Tx) error) error {
+// inTx runs fn in a transaction. Where the database is in this process its statements are quick, once the lock is had with
+// the beginning of the transaction, and do without a watch over their context.
+func (s *Store) inTx(ctx context.Context, fn func(ctx context.Context, tx *sql.Tx) error) error {
+	if err := s.prepare(ctx); err != nil {
+		return err
+	}
+	return s.begin(ctx, fn)
+}
+
+// begin is inTx for tables that need not be there yet.
+func (s *Store) begin(ctx context.Context, fn func(ctx context.Context, tx *sql.Tx) error) error {
 	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
-	if err := fn(tx); err != nil {
+	if s.dialect.inProcess {
+		ctx = context.WithoutCancel(ctx)
+	}
+	if err := fn(ctx, tx); err != nil {
 		return errors.Join(err, tx.Rollback())
 	}
 	return tx.Commit()

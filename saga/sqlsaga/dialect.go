@@ -13,6 +13,10 @@ type Dialect struct {
 	ignore   string // ends it
 	lock     string // ends a SELECT whose rows must not change before the transaction has ended
 	numbered bool   // placeholders are $1, $2 …
+	// inProcess says that the database is no server.
+	inProcess bool
+	// parses says that the driver has a statement parsed each time it is run, unless it is prepared.
+	parses bool
 	// guard and release keep the migrations of other processes away, where a transaction does not; {prefix} names the lock.
 	guard, release string
 	// migrations lists the statements of each version of the schema, the first one first. One that was once published is

@@ -7,6 +7,9 @@ func SQLite() Dialect {
 		now:    "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
 		insert: "INSERT INTO ",
 		ignore: " ON CONFLICT (id) DO NOTHING",
+
+		inProcess: true,
+		parses:    true,
 		migrations: [][]string{{
 			`CREATE TABLE IF NOT EXISTS {prefix}sagas (
 	id         TEXT PRIMARY KEY,

@@ -85,7 +85,7 @@ func (s *Store) version(ctx context.Context, db execer) (version int, err error)
 func (s *Store) guarded(ctx context.Context, fn func(db execer) error) error {
 	guard := s.dialect.text(s.prefix, s.dialect.guard)
 	if s.dialect.release == "" {
-		return s.inTx(ctx, func(tx *sql.Tx) error {
+		return s.begin(ctx, func(ctx context.Context, tx *sql.Tx) error {
 			if guard != "" {
 				if _, err := tx.ExecContext(ctx, guard); err != nil {
 					return err

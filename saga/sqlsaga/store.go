@@ -19,6 +19,8 @@ type Store struct {
 	dialect Dialect
 	prefix  string
 	stmts   statements
+
+	prepared prepared
 }
 
 var _ saga.TxStore = (*Store)(nil)
@@ -184,7 +186,7 @@ func (s *Store) Load(ctx context.Context, id string) (saga.Instance, []saga.Even
 // stay. Call it regularly, with an age beyond any repetition of the calls that start them: a purged ID can be started anew.
 func (s *Store) Purge(ctx context.Context, age time.Duration, limit int) (int, error) {
 	n := 0
-	err := s.inTx(ctx, func(tx *sql.Tx) error {
+	err := s.inTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		ids, err := collect(ctx, tx, s.stmts.ended, func(rows *sql.Rows) (id string, err error) {
 			err = rows.Scan(&id)
 			return id, err

@@ -24,7 +24,7 @@ var errFenced = errors.New("sqlsaga: fenced")
 // CommitInTx implements saga.TxStore.
 func (s *Store) CommitInTx(ctx context.Context, fn func(ctx context.Context) ([]saga.Transition, error)) (bool, error) {
 	var own error
-	err := s.inTx(ctx, func(tx *sql.Tx) error {
+	err := s.inTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		ts, err := fn(context.WithValue(ctx, txKey{}, tx))
 		if err != nil {
 			own = err
