@@ -88,7 +88,7 @@ func (s *Store) texts() statements {
 		hold: text(`UPDATE {prefix}sagas SET ` + changed + `due_ms = {now} + ? WHERE id = ? AND token = ?`),
 		wait: text(`UPDATE {prefix}sagas SET ` + changed + `owner = '', due_ms = {now} + ? WHERE id = ? AND token = ?`),
 		await: text(`UPDATE {prefix}sagas SET ` + changed + `owner = '',
-			due_ms = {now} + CASE WHEN mail > ? THEN 0 ELSE ? END WHERE id = ? AND token = ?`),
+			due_ms = CASE WHEN mail > ? THEN {now} ELSE {now} + ? END WHERE id = ? AND token = ?`),
 		afterLease: text(`UPDATE {prefix}sagas SET ` + changed + `owner = '' WHERE id = ? AND token = ?`),
 		end:        text(`UPDATE {prefix}sagas SET ` + changed + `owner = '', due_ms = NULL WHERE id = ? AND token = ?`),
 		heartbeat:  text(`UPDATE {prefix}sagas SET due_ms = {now} + ?, updated_ms = {now} WHERE id = ? AND token = ?`),
