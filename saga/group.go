@@ -97,7 +97,7 @@ func (s *session) collect(h *hold, p *plan, i, n int, ends chan branchEnd, attem
 			return false
 		}
 		if n == 1 {
-			return s.goOn(h, c)
+			return s.goOn(c)
 		}
 	}
 	return false

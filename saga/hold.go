@@ -1,6 +1,7 @@
 package saga
 
 import (
+	"context"
 	"slices"
 	"sync"
 	"time"
@@ -16,6 +17,7 @@ type hold struct {
 	began  time.Time
 	cached any // the decoded form of in.State, or nil
 	change change
+	tx     context.Context // the store's transaction that an attempt runs in, or nil
 
 	history []Event // as far as it was made under this hold
 	first   [4]Event
@@ -64,6 +66,9 @@ func (h *hold) whole() bool { return h.in.Created.IsZero() && !h.isLost() }
 
 // age is how long the instance exists by the store's clock, or a little more.
 func (h *hold) age() time.Duration { return h.base + time.Since(h.began) }
+
+// end is when an instance of that age limit is out of time, on this node's clock.
+func (h *hold) end(limit time.Duration) time.Time { return h.began.Add(limit - h.base) }
 
 // enlist has a context cancelled when the hold ends; it returns the cause if that has happened.
 func (h *hold) enlist(c *attemptCtx) error {

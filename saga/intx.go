@@ -23,7 +23,7 @@ func (s *session) inTx(h *hold, p *plan, i int, began time.Time) bool {
 			return s.conclude(h, s.prepare(h, p, i, began, res))
 		case err == nil && recorded:
 			s.recordedInTx(h, c, began)
-			return s.goOn(h, c)
+			return s.goOn(c)
 		case err == nil:
 			h.lose()
 		default:
@@ -40,7 +40,10 @@ func (s *session) commitInTx(h *hold, p *plan, i int, began time.Time) (res resu
 	ctx, cancel := context.WithTimeout(s.detached, s.lease)
 	defer cancel()
 	recorded, err = s.r.store.(TxStore).CommitInTx(ctx, func(tx context.Context) ([]Transition, error) {
-		if res = s.execute(h, p, i, tx, time.Now()); res.err != nil {
+		h.tx = tx
+		res = s.execute(h, p, i, time.Now())
+		h.tx = nil
+		if res.err != nil {
 			return nil, errRolledBack
 		}
 		c = s.prepare(h, p, i, began, res)

@@ -53,7 +53,7 @@ func (m model) next(f flaws) (all []model) {
 				all = append(all, m.claim(n, f))
 			}
 			continue
-		case !node.ran && !(m.owner != n || m.expired): // its lease is good
+		case !node.ran && m.owner == n && !m.expired: // its lease is good
 			all = append(all, m.attempts(n)...)
 		case !node.ran: // it has noticed that the lease is lost
 			lost := m

@@ -26,7 +26,7 @@ func (s *session) step(h *hold) bool {
 	if i >= 0 && p.steps[i].inTx {
 		return s.inTx(h, p, i, began)
 	}
-	return s.conclude(h, s.prepare(h, p, i, began, s.execute(h, p, i, nil, began)))
+	return s.conclude(h, s.prepare(h, p, i, began, s.execute(h, p, i, began)))
 }
 
 // prepare says what is to be recorded of an attempt.
@@ -90,7 +90,7 @@ func (s *session) conclude(h *hold, c *change) bool {
 		s.lostHold(h)
 		return false
 	}
-	return s.goOn(h, c)
+	return s.goOn(c)
 }
 
 func (s *session) lostHold(h *hold) {
@@ -99,7 +99,7 @@ func (s *session) lostHold(h *hold) {
 }
 
 // goOn acts on a change that is in the store.
-func (s *session) goOn(h *hold, c *change) bool {
+func (s *session) goOn(c *change) bool {
 	if c.t.Wait > 0 && c.t.Wait < forever {
 		s.sleepUntil(time.Now().Add(c.t.Wait))
 	}
@@ -109,8 +109,8 @@ func (s *session) goOn(h *hold, c *change) bool {
 	return c.t.Hold > 0
 }
 
-// execute makes one attempt under the instance's lease and the step's timeout; tx is the store's transaction, or nil.
-func (s *session) execute(h *hold, p *plan, i int, tx context.Context, began time.Time) result {
+// execute makes one attempt under the instance's lease and the step's timeout.
+func (s *session) execute(h *hold, p *plan, i int, began time.Time) result {
 	in := &h.in
 	if res, ok := s.hindrance(h, p, i); !ok {
 		return res
@@ -136,7 +136,7 @@ func (s *session) execute(h *hold, p *plan, i int, tx context.Context, began tim
 		}
 	}
 	ctx := s.newAttempt(h, p, i, in.Step, step.timeout, in.Attempt+1, began)
-	ctx.tx = tx
+	ctx.tx = h.tx
 	a, err := h.def.attempt(ctx, c)
 	ctx.end()
 	return result{state: a.state, cached: a.cached, err: err, interrupted: s.interrupted(err)}
@@ -162,7 +162,7 @@ func (s *session) hindrance(h *hold, p *plan, i int) (res result, ok bool) {
 		case h.wasAsked():
 			h.heed()
 			return result{err: ErrCancelled, unstarted: true}, false
-		case limit > 0 && h.age() >= limit:
+		case limit > 0 && !time.Now().Before(h.end(limit)):
 			return result{err: deadlineError(limit, at.Error), unstarted: true}, false
 		}
 	} else if h.wasAsked() {
@@ -197,7 +197,7 @@ func (s *session) newAttempt(h *hold, p *plan, i int, name string, timeout time.
 		c.deadline = now.Add(timeout)
 	}
 	if limit := p.limits.Deadline; limit > 0 && in.Direction == Forward && !p.pastPivot(i) {
-		if end := now.Add(limit - h.age()); c.deadline.IsZero() || end.Before(c.deadline) {
+		if end := h.end(limit); c.deadline.IsZero() || end.Before(c.deadline) {
 			c.deadline = end
 		}
 	}

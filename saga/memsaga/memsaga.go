@@ -100,23 +100,28 @@ func (s *Store) Commit(ctx context.Context, ts []saga.Transition) ([]bool, error
 		return nil, err
 	}
 	now := time.Now()
-	recorded := yes[:1]
-	if len(ts) > 1 || !s.fits(&ts[0]) {
-		recorded = make([]bool, len(ts))
+	if len(ts) == 1 && s.record(&ts[0], now) {
+		return yes, nil
 	}
+	recorded := make([]bool, len(ts))
 	for i := range ts {
-		if t := &ts[i]; s.fits(t) {
-			r := s.all[t.ID]
-			r.apply(t, now)
-			s.schedule(r)
-			recorded[i] = true
-		}
+		recorded[i] = len(ts) > 1 && s.record(&ts[i], now)
 	}
 	return recorded, nil
 }
 
-// yes is the answer to a single transition that was recorded, which is nearly every one.
+// yes is the answer to a single transition that was recorded, which is nearly every one. Nobody writes to it.
 var yes = []bool{true}
+
+func (s *Store) record(t *saga.Transition, now time.Time) bool {
+	if !s.fits(t) {
+		return false
+	}
+	r := s.all[t.ID]
+	r.apply(t, now)
+	s.schedule(r)
+	return true
+}
 
 // fits reports whether a transition is to be recorded.
 func (s *Store) fits(t *saga.Transition) bool {
@@ -184,7 +189,7 @@ func (s *Store) Load(ctx context.Context, id string) (saga.Instance, []saga.Even
 	if r == nil {
 		return saga.Instance{}, nil, saga.ErrNotFound
 	}
-	return r.in, r.history[:len(r.history):len(r.history)], nil
+	return r.in, slices.Clip(r.history), nil
 }
 
 // List implements saga.Store.

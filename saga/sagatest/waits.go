@@ -86,8 +86,8 @@ func (s *suite) wakes() {
 }
 
 func (s *suite) leavesHolders() {
-	in := s.parked(0, 0)
-	in = s.claim("node", 1, lease)[0]
+	s.parked(0, 0)
+	in := s.claim("node", 1, lease)[0]
 	s.equal("awaits", in.Awaits, "x")
 	s.deliver("a", "x", `1`)
 	s.equal("claimed by another", len(s.claim("other", 1, lease)), 0)
