@@ -191,6 +191,29 @@ func TestAfterACrashOnlyTheBranchesThatWereUnderWayRunAgain(t *testing.T) {
 	})
 }
 
+// What a node may have done before it was lost is undone, though nobody saw it.
+func TestABranchWhoseNodeWasLostForTheLastTimeIsUndone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var j journal
+		store := memsaga.New()
+		x := j.branch("x", 1, nil)
+		x.Retry.MaxAttempts = 1
+		d := define(t, j.step("a", nil, nil), saga.Parallel("group", x))
+		in, err := d.NewInstance("1", order{})
+		require.NoError(t, err)
+		in.Step, in.Owner = "group", "dead"
+		_, err = store.Create(t.Context(), in, time.Second)
+		require.NoError(t, err)
+		<-time.After(2 * time.Second)
+		r := runner(t, store, d)
+		defer running(t, r)()
+		_, err = saga.Wait(t.Context(), r, d, "1")
+		require.ErrorIs(t, err, saga.ErrCompensated)
+		require.ErrorContains(t, err, "the node was lost during attempt 1")
+		require.Equal(t, []string{"-group/x:0", "-a"}, j.all())
+	})
+}
+
 // family is a parent whose second step is a child of two steps.
 func family(s *site, last, childLast saga.Step[order]) (parent, child *saga.Definition[order]) {
 	child, err := saga.Define("child", 1, s.j.step("c1", nil, nil), childLast)

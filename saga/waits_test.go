@@ -359,3 +359,20 @@ func TestExecuteRunsOnTheCallersGoroutineAndLeavesWithItsContext(t *testing.T) {
 		require.Equal(s, 3, res.State.N)
 	})
 }
+
+func TestAnUndoSeesNothingOfTheAttemptThatFailed(t *testing.T) {
+	var d *saga.Definition[order]
+	onSite(t, func(s *site) []saga.Part {
+		a := s.j.step("a", nil, nil)
+		a.Undo = func(_ context.Context, o *order) error { require.Equal(s, 1, o.N); return nil }
+		d = define(s, a, saga.Step[order]{Name: "b", Do: func(_ context.Context, o *order) error {
+			o.N = 999
+			return saga.Permanent(errBoom)
+		}})
+		return []saga.Part{d}
+	}, func(s *site) {
+		res, err := saga.Execute(s.Context(), s.r, d, "1", order{})
+		require.ErrorIs(s, err, saga.ErrCompensated)
+		require.Equal(s, 1, res.State.N)
+	})
+}
