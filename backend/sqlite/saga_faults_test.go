@@ -132,6 +132,7 @@ func TestSagaUndoer(t *testing.T) {
 }
 
 func TestF19_AKillDuringCompensation(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	store, _ := sagaStore(t, filepath.Join(dir, "saga.db"))
 	var tr trace
@@ -183,6 +184,7 @@ func TestF20_CompensationThatKeepsFailingIsStuckUntilItIsRepaired(t *testing.T) 
 // A Do that outlives its lease must not make its effect after the Undo: the receiver of the call sees by DoKey that it was
 // undone already.
 func TestF21_AnActionThatComesAfterItsCompensationHasNoEffect(t *testing.T) {
+	t.Parallel()
 	store, _ := sagaStore(t, sagaFile(t))
 	cable := &severed{Store: store}
 	release, late := make(chan struct{}), make(chan struct{})
@@ -233,8 +235,10 @@ func TestF21_AnActionThatComesAfterItsCompensationHasNoEffect(t *testing.T) {
 }
 
 func TestF22_AResultThatComesWithTheDeadlineStands(t *testing.T) {
+	t.Parallel()
 	for name, last := range map[string]bool{"last step": true, "not the last": false} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			store, _ := sagaStore(t, sagaFile(t))
 			var tr trace
 			steps := []saga.Step[parcel]{tr.step("a", nil, nil), tr.step("b", func(ctx context.Context) error { <-ctx.Done(); return nil }, nil)}
@@ -330,6 +334,7 @@ func TestF24_ARollingDeployWithInstancesInFlight(t *testing.T) {
 }
 
 func TestF25_ANodeOfAnotherNameTakesOver(t *testing.T) {
+	t.Parallel()
 	store, _ := sagaStore(t, sagaFile(t))
 	var tr trace
 	d := defined(t, tr.step("a", nil, nil), tr.step("b", nil, nil))

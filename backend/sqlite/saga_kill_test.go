@@ -276,6 +276,7 @@ func TestSagaSleeper(t *testing.T) {
 }
 
 func TestF26_APausedNodeThatLostItsLeaseRecordsNothing(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	store, db := sagaStore(t, filepath.Join(dir, "saga.db"))
 	d := napping(t, dir, false)
