@@ -5,9 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"runtime/debug"
+	"reflect"
 	"slices"
-	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -35,6 +34,39 @@ type Step[State any] struct {
 	Timeout time.Duration
 	// Pivot makes this step the point of no return: once it is done the saga only goes forward. At most one step.
 	Pivot bool
+	// When decides, on the state as the step is reached, whether the step runs at all; nil means always. A step that is
+	// left out is not undone either. It must not have effects, and a panic of it parks the instance.
+	When func(s State) bool
+	// OnTimeout goes on in place of an Await whose event did not come in time; nil lets the step fail with ErrTimeout,
+	// without further attempts. It is refused for other steps.
+	OnTimeout func(ctx context.Context, s *State) error
+	// InTx runs Do and Undo inside the store's own transaction, which also records them: what they write through that
+	// transaction happens exactly once. It takes a store that is a TxStore; the attempt has to end within a lease.
+	InTx bool
+
+	special *special[State] // what Await, SleepUntil, Parallel or Child made of it
+}
+
+// kind says how a step is carried out.
+type kind uint8
+
+const (
+	plainStep kind = iota
+	awaitStep
+	sleepStep
+	groupStep
+	childStep
+)
+
+// special is a step that is more than a Do.
+type special[State any] struct {
+	kind     kind
+	event    string
+	timeout  time.Duration
+	receive  func(ctx context.Context, s *State, data json.RawMessage) error
+	until    func(s State) time.Time
+	branches []branch[State]
+	child    *childOf[State]
 }
 
 // Retry is the schedule of attempts at a step. It is kept in the store: a waiting instance holds no goroutine, no timer
@@ -69,36 +101,36 @@ type Definition[State any] struct {
 	ref   Ref
 	steps []Step[State]
 	plans plan
+	plain bool // a State survives its JSON form unchanged
 }
 
 // definition is a *Definition of any State.
 type definition interface {
+	Part
 	Ref() Ref
-	plan() plan
-	attempt(ctx context.Context, step int, d Direction, state json.RawMessage) (json.RawMessage, error)
+	plan() *plan
+	omits(step int, state json.RawMessage) (bool, error)
+	attempt(ctx context.Context, c call) (answer, error)
+	wakeAt(step int, state json.RawMessage) (time.Time, error)
+	branchDo(ctx context.Context, step, branch int, state json.RawMessage) (json.RawMessage, error)
+	branchUndo(ctx context.Context, step, branch int, state, result json.RawMessage) error
+	merge(step int, at Progress) (json.RawMessage, error)
+	childStart(step int, id string, state json.RawMessage) (Instance, error)
+	childMerge(step int, state, child json.RawMessage) (json.RawMessage, error)
 }
 
-// Define makes a definition. State must survive encoding/json. The error joins everything that is wrong: no name, a
-// version below 1, no steps, steps without Do, without a name or with one that was used before or has a slash, negative pauses, a second pivot, an
-// Undo after the pivot.
+// Define makes a definition from steps: a Step literal each, or what Await, SleepUntil, Parallel or Child return. State
+// must survive encoding/json. The error joins everything that is wrong: no name, a version below 1, no steps, steps
+// without Do, without a name or with one that was used before or has a slash, negative pauses, a second pivot, an Undo
+// after the pivot, an empty group, and what else the documentation of a step forbids.
 func Define[State any](name string, version int, steps ...Step[State]) (*Definition[State], error) {
-	d := &Definition[State]{ref: Ref{name, version}, steps: slices.Clone(steps)}
+	d := &Definition[State]{ref: Ref{name, version}, steps: slices.Clone(steps), plain: survivesJSON(reflect.TypeFor[State](), 8)}
 	d.plans = plan{pivot: slices.IndexFunc(steps, func(s Step[State]) bool { return s.Pivot })}
 	if err := d.validate(); err != nil {
 		return nil, err
 	}
 	for i, s := range steps {
-		attempts := 5
-		if d.plans.pastPivot(i) {
-			attempts = -1
-		}
-		if s.Timeout == 0 {
-			s.Timeout = 30 * time.Second
-		}
-		d.plans.steps = append(d.plans.steps, planned{
-			name: s.Name, undo: s.Undo != nil, timeout: s.Timeout,
-			retry: s.Retry.withDefaults(attempts), undoRetry: s.UndoRetry.withDefaults(20),
-		})
+		d.plans.steps = append(d.plans.steps, s.planned(d.plans.pastPivot(i)))
 	}
 	return d, nil
 }
@@ -112,31 +144,56 @@ func MustDefine[State any](name string, version int, steps ...Step[State]) *Defi
 	return d
 }
 
-func (d *Definition[State]) validate() error {
+// Limits bounds the instances of a definition.
+type Limits struct {
+	// Deadline is how long after its start an instance may still be before its pivot: what is under way then is cut off
+	// through its context, and the instance turns back with ErrDeadline. A result that comes all the same stands. It
+	// bounds neither compensation nor what follows the pivot. 0 means none; negative is refused.
+	Deadline time.Duration
+	// Concurrency is how many instances of the definition, in this version, a runner works on at once, within its own
+	// Concurrency. 0 means no further limit; negative is refused.
+	Concurrency int
+}
+
+// WithLimits is the definition with limits in place of those it had. They are not stored: instances under way follow the
+// definition of the node that works on them. The error joins what is negative.
+func (d *Definition[State]) WithLimits(l Limits) (*Definition[State], error) {
 	var faults []error
-	require := func(ok bool, format string, args ...any) {
-		if !ok {
-			faults = append(faults, fmt.Errorf("saga %q: %s", d.ref.Name, fmt.Sprintf(format, args...)))
+	if l.Deadline < 0 {
+		faults = append(faults, fmt.Errorf("saga %q: Limits.Deadline is %v: it must not be negative", d.ref.Name, l.Deadline))
+	}
+	if l.Concurrency < 0 {
+		faults = append(faults, fmt.Errorf("saga %q: Limits.Concurrency is %d: it must not be negative", d.ref.Name, l.Concurrency))
+	}
+	limited := *d
+	limited.plans.limits = l
+	return &limited, errors.Join(faults...)
+}
+
+// planned is what the state machine needs to know of a step, defaults filled in.
+func (s Step[State]) planned(pastPivot bool) planned {
+	attempts := 5
+	if pastPivot {
+		attempts = -1
+	}
+	if s.Timeout == 0 {
+		s.Timeout = 30 * time.Second
+	}
+	p := planned{
+		name: s.Name, undo: s.Undo != nil, conditional: s.When != nil, timeout: s.Timeout, inTx: s.InTx,
+		retry: s.Retry.withDefaults(attempts), undoRetry: s.UndoRetry.withDefaults(20),
+	}
+	if sp := s.special; sp != nil {
+		p.kind, p.event, p.wait, p.late = sp.kind, sp.event, sp.timeout, s.OnTimeout != nil
+		for _, b := range sp.branches {
+			p.branches = append(p.branches, b.planned(attempts))
+		}
+		if sp.child != nil {
+			p.child, p.event = sp.child.def, childEvent(s.Name)
+			p.ownUndo, p.undo = p.undo, true // a child that runs must not be left behind
 		}
 	}
-	require(d.ref.Name != "", "the name is empty")
-	require(d.ref.Version >= 1, "version is %d: it must be at least 1", d.ref.Version)
-	require(len(d.steps) > 0, "it has no steps")
-	seen := map[string]bool{}
-	for i, s := range d.steps {
-		require(s.Name != "", "step %d has no name", i)
-		require(!strings.Contains(s.Name, "/"), "step %q: the name contains a slash", s.Name)
-		require(!seen[s.Name], "step %d: the name %q is used before", i, s.Name)
-		seen[s.Name] = true
-		require(s.Do != nil, "step %q: Do is nil", s.Name)
-		require(!s.Pivot || i == d.plans.pivot, "step %q: Pivot is set, but step %d is the pivot already", s.Name, d.plans.pivot)
-		require(s.Undo == nil || !d.plans.pastPivot(i), "step %q: Undo is set after the pivot: it would never run", s.Name)
-		for field, r := range map[string]Retry{"Retry": s.Retry, "UndoRetry": s.UndoRetry} {
-			require(r.Initial >= 0, "step %q: %s.Initial is %v: it must not be negative", s.Name, field, r.Initial)
-			require(r.Max == 0 || r.Max >= r.Initial, "step %q: %s.Max is %v: it must not be below Initial", s.Name, field, r.Max)
-		}
-	}
-	return errors.Join(faults...)
+	return p
 }
 
 // Ref is the name and version.
@@ -145,10 +202,10 @@ func (d *Definition[State]) Ref() Ref { return d.ref }
 // NewInstance is the instance that Start creates, for stores that create one inside the caller's own transaction. The id
 // is 1 to 255 bytes of UTF-8, so that every database takes it as a key, and state must have a JSON form.
 func (d *Definition[State]) NewInstance(id string, state State) (Instance, error) {
-	if id == "" || len(id) > 255 || !utf8.ValidString(id) {
-		return Instance{}, fmt.Errorf("saga %q: the id of an instance is %q: it must be 1 to 255 bytes of UTF-8", d.ref.Name, id)
+	if err := checkID(d.ref.Name, id); err != nil {
+		return Instance{}, err
 	}
-	data, err := json.Marshal(state)
+	data, err := json.Marshal(&state)
 	if err != nil {
 		return Instance{}, fmt.Errorf("saga %q: state of instance %q: %w", d.ref.Name, id, err)
 	}
@@ -158,49 +215,45 @@ func (d *Definition[State]) NewInstance(id string, state State) (Instance, error
 	}, nil
 }
 
-func (d *Definition[State]) plan() plan { return d.plans }
+func checkID(name, id string) error {
+	if id == "" || len(id) > 255 || !utf8.ValidString(id) {
+		return fmt.Errorf("saga %q: the id of an instance is %q: it must be 1 to 255 bytes of UTF-8", name, id)
+	}
+	return nil
+}
+
+func (d *Definition[State]) plan() *plan { return &d.plans }
 
 func (d *Definition[State]) setUp(r *Runner) error {
 	if d == nil {
 		return errors.New("saga: NewRunner: a definition is nil")
 	}
-	if _, twice := r.defs[d.ref]; twice {
+	if was, twice := r.defs[d.ref]; twice && !r.implied[d.ref] {
 		return fmt.Errorf("saga: NewRunner: definition %q version %d is given twice", d.ref.Name, d.ref.Version)
+	} else if !twice || was != definition(d) {
+		delete(r.implied, d.ref)
+		r.register(d)
 	}
-	r.defs[d.ref] = d
-	r.known = append(r.known, d.ref)
-	return nil
+	delete(r.implied, d.ref)
+	return errors.Join(d.setUpSteps(r)...)
 }
 
-// attempt runs one direction of a step on a state of its own and returns the state to store.
-func (d *Definition[State]) attempt(ctx context.Context, step int, dir Direction, state json.RawMessage) (json.RawMessage, error) {
-	fn := d.steps[step].Do
-	if dir == Backward {
-		fn = d.steps[step].Undo
-	}
-	if fn == nil {
-		return state, nil
-	}
-	var s State
-	if err := json.Unmarshal(state, &s); err != nil {
-		return nil, &corruptError{fmt.Errorf("saga %q: the stored state cannot be decoded: %w", d.ref.Name, err)}
-	}
-	if err := guarded(ctx, fn, &s); err != nil {
-		return nil, err
-	}
-	data, err := json.Marshal(&s)
-	if err != nil {
-		return nil, fmt.Errorf("saga %q: the state after step %q cannot be encoded: %w", d.ref.Name, d.steps[step].Name, err)
-	}
-	return data, nil
-}
-
-// guarded turns a panic of fn into an error: the runner outlives its steps, and the history shows the stack.
-func guarded[State any](ctx context.Context, fn func(context.Context, *State) error, s *State) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+// setUpSteps makes the children known to the runner, and checks that its store can do what the steps ask.
+func (d *Definition[State]) setUpSteps(r *Runner) (faults []error) {
+	_, canTx := r.store.(TxStore)
+	for _, s := range d.steps {
+		if s.InTx && !canTx {
+			faults = append(faults, fmt.Errorf("saga: NewRunner: definition %q: step %q: InTx is set, and %T is no TxStore",
+				d.ref.Name, s.Name, r.store))
 		}
-	}()
-	return fn(ctx, s)
+		if s.special == nil || s.special.child == nil {
+			continue
+		}
+		child := s.special.child.def
+		if r.defs[child.Ref()] == nil {
+			faults = append(faults, child.setUp(r))
+			r.implied[child.Ref()] = true
+		}
+	}
+	return faults
 }

@@ -21,6 +21,13 @@ var (
 	ErrCompensated = errors.New("saga: compensated")
 	// ErrStuck says that the saga waits for a person.
 	ErrStuck = errors.New("saga: stuck")
+	// ErrTimeout is why a step failed whose event did not come in time.
+	ErrTimeout = errors.New("saga: the event did not come in time")
+	// ErrDeadline is why an instance turned back that was not past its pivot by the end of Limits.Deadline.
+	ErrDeadline = errors.New("saga: the deadline has passed")
+	// ErrCancelled is why an instance turned back for which Cancel was called, and the cause of the context of the attempt
+	// that this cut short.
+	ErrCancelled = errors.New("saga: cancelled")
 	// ErrAborted says that a person gave the saga up.
 	ErrAborted = errors.New("saga: aborted")
 )
@@ -94,6 +101,9 @@ func isCorrupt(err error) bool {
 	_, ok := err.(*corruptError)
 	return ok
 }
+
+// errSibling is the cause of the attempts at branches that are cut short since another branch failed for good.
+var errSibling = errors.New("saga: another branch of the group has failed")
 
 // errDrained is the cause of attempts that outlived the drain time.
 var errDrained = errors.New("saga: the runner is shutting down")

@@ -39,6 +39,9 @@ const (
 	Failed      Outcome = "failed"      // it returned an error, or panicked; the attempt counts
 	Rejected    Outcome = "rejected"    // it was refused locally and did not run; the attempt does not count
 	Interrupted Outcome = "interrupted" // the node shut down meanwhile; the attempt does not count
+	Waiting     Outcome = "waiting"     // the step began to wait for an event, a time or a child
+	Omitted     Outcome = "omitted"     // the step's When said no
+	TurnedBack  Outcome = "cancelled"   // Cancel, or the parent, turned the instance back
 	Retried     Outcome = "retried"     // a person asked for another round of attempts
 	Skipped     Outcome = "skipped"     // a person passed over the step
 	MarkedDone  Outcome = "marked_done" // a person did the step by hand
@@ -68,8 +71,31 @@ type Progress struct {
 	Cause string
 	// Error is the last error of Step; empty when it has not failed.
 	Error string
+	// Awaits is the event that the instance waits for, and Timer the end of its wait, counted from Created; 0 means that it
+	// waits for as long as it takes. Both are empty unless it stands at a step that waits.
+	Awaits string
+	Timer  time.Duration
+	// Marks tells what State does not: of steps that were left out, and of the branches of groups, as "group/branch".
+	Marks map[string]Mark
 	// State is the JSON form of the saga's State after the last step that was recorded.
 	State json.RawMessage
+}
+
+// Mark is what is remembered of a step that was left out, or of a branch.
+type Mark struct {
+	// Omitted is set for a step whose When said no.
+	Omitted bool `json:"omitted,omitempty"`
+	// Done is set when the branch's Do has returned its Result; Undone when its Undo has.
+	Done   bool            `json:"done,omitempty"`
+	Undone bool            `json:"undone,omitempty"`
+	Result json.RawMessage `json:"result,omitempty"`
+	// Attempt, Rejected, Doubt and Error are those of the branch's Do, as in Progress.
+	Attempt  int    `json:"attempt,omitempty"`
+	Rejected int    `json:"rejected,omitempty"`
+	Doubt    bool   `json:"doubt,omitempty"`
+	Error    string `json:"error,omitempty"`
+	// Failed is set when no attempt is left.
+	Failed bool `json:"failed,omitempty"`
 }
 
 // Instance is one saga as a Store keeps it. Everything a runner needs to go on is in it; times are the store's.
@@ -79,6 +105,10 @@ type Instance struct {
 	// Ref is the definition it was started with. Only runners that know exactly this version touch it.
 	Ref
 	Progress
+	// Parent is the ID of the instance that waits for this one; empty for one that Start made.
+	Parent string
+	// Received holds the events that were sent to it, by name. None is ever removed.
+	Received map[string]json.RawMessage
 	// Owner is the runner that holds the lease; empty when nobody does.
 	Owner string
 	// Token is the fencing token. Every claim and every recorded change raises it by one; a heartbeat does not.
@@ -92,9 +122,10 @@ type Instance struct {
 
 // Event is one line of an instance's history: an attempt that ended, or a repair.
 type Event struct {
+	// Step is the name of the step, or "group/branch".
 	Step      string
 	Direction Direction
-	// Attempt is the number of the attempt, from 1; 0 for a repair. A number that is missing was cut short by the loss of
+	// Attempt is the number of the attempt, from 1; 0 for a repair, a wait or a step left out. A number that is missing was cut short by the loss of
 	// a node, and one that appears again was not counted.
 	Attempt int
 	Outcome Outcome

@@ -6,11 +6,13 @@ import (
 	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
 	"github.com/backstay-go/backstay/saga"
+	"github.com/backstay-go/backstay/saga/memsaga"
 )
 
 // script is how a step behaves: what its calls return, one after the other, and nil from then on.
@@ -19,6 +21,7 @@ type script struct {
 	noUndo        bool
 	pivot         bool
 	limit, limit2 int
+	kind          string // "" for a plain step; omitted, awaits an event that was sent, or one that never comes
 }
 
 func drawScripts(rt *rapid.T) []script {
@@ -29,6 +32,7 @@ func drawScripts(rt *rapid.T) []script {
 		scripts[i] = script{
 			do: errs.Draw(rt, "do"), undo: errs.Draw(rt, "undo"), pivot: i == pivot,
 			noUndo: (pivot >= 0 && i > pivot) || rapid.Bool().Draw(rt, "noUndo"),
+			kind:   rapid.SampledFrom([]string{"", "", "", "omitted", "event", "silence"}).Draw(rt, "kind"),
 			limit:  rapid.IntRange(1, 3).Draw(rt, "limit"), limit2: rapid.IntRange(1, 3).Draw(rt, "limit2"),
 		}
 	}
@@ -38,7 +42,10 @@ func drawScripts(rt *rapid.T) []script {
 // oracle says by plain recursion what a saga of these scripts does.
 func oracle(scripts []script) (status saga.Status, calls []string) {
 	for i, s := range scripts {
-		ok, doubt := attempts(fmt.Sprint(i), s.do, s.limit, &calls)
+		ok, doubt := s.kind == "omitted", false
+		if s.kind == "" || s.kind == "event" {
+			ok, doubt = attempts(fmt.Sprint(i), s.do, s.limit, &calls)
+		}
 		if ok {
 			continue
 		}
@@ -49,7 +56,7 @@ func oracle(scripts []script) (status saga.Status, calls []string) {
 			i--
 		}
 		for ; i >= 0; i-- {
-			if scripts[i].noUndo {
+			if scripts[i].noUndo || scripts[i].kind == "omitted" {
 				continue
 			}
 			if ok, _ := attempts(fmt.Sprint("-", i), scripts[i].undo, scripts[i].limit2, &calls); !ok {
@@ -109,6 +116,15 @@ func (s script) step(i int, j *journal) saga.Step[order] {
 	if s.noUndo {
 		step.Undo = nil
 	}
+	switch s.kind {
+	case "omitted":
+		step.When = func(order) bool { return false }
+	case "event", "silence":
+		do := step.Do
+		wait := saga.Await(step.Name, fmt.Sprint(s.kind, i), time.Minute, func(ctx context.Context, o *order, _ int) error { return do(ctx, o) })
+		wait.Undo, wait.Pivot, wait.Retry, wait.UndoRetry = step.Undo, step.Pivot, step.Retry, step.UndoRetry
+		step = wait
+	}
 	return step
 }
 
@@ -123,12 +139,22 @@ func TestEverySagaDoesWhatItsStepsSay(t *testing.T) {
 			for i, s := range scripts {
 				steps[i] = s.step(i, &j)
 			}
-			res, err = play(t, define(t, steps...))
+			d := define(t, steps...)
+			r := runner(t, memsaga.New(), d)
+			require.NoError(t, saga.Start(t.Context(), r, d, "1", order{}))
+			for i := range scripts {
+				require.NoError(t, saga.Send(t.Context(), r, "1", fmt.Sprint("event", i), i))
+			}
+			defer running(t, r)()
+			res, err = saga.Wait(t.Context(), r, d, "1")
 		})
 		status, calls := oracle(scripts)
 		require.Equal(rt, calls, j.all())
 		require.Equal(rt, status, res.Status)
-		require.Len(rt, res.History, len(calls))
+		attempted := slices.DeleteFunc(slices.Clone(res.History), func(e saga.Event) bool {
+			return e.Attempt == 0 || e.Error == saga.ErrTimeout.Error()
+		})
+		require.Len(rt, attempted, len(calls))
 		want := map[saga.Status]error{saga.Compensated: saga.ErrCompensated, saga.Stuck: saga.ErrStuck}[status]
 		require.ErrorIs(rt, err, want)
 	})

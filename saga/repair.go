@@ -17,6 +17,9 @@ func (r *Runner) Retry(ctx context.Context, id string) error {
 		if in.Status != Stuck {
 			return Progress{}, ErrStatus
 		}
+		if d, ok := r.defs[in.Ref]; ok {
+			return d.plan().again(d.plan().index(in.Step), in.Progress), nil
+		}
 		at := in.Progress
 		at.Attempt, at.Rejected = 0, 0
 		at.Status = activeIn(at.Direction)
@@ -91,11 +94,16 @@ func (r *Runner) passStuck(in Instance) (Progress, error) {
 	}
 	at := in.Progress
 	at.Status = activeIn(at.Direction)
+	if p.steps[i].kind == groupStep && at.Direction == Forward {
+		if at.State, err = r.defs[in.Ref].merge(i, at); err != nil {
+			return Progress{}, err
+		}
+	}
 	return p.past(i, at), nil
 }
 
 // position finds the instance's step in its definition; i is -1 if that no longer has it.
-func (r *Runner) position(in Instance) (p plan, i int, err error) {
+func (r *Runner) position(in Instance) (p *plan, i int, err error) {
 	d, ok := r.defs[in.Ref]
 	if !ok {
 		return p, 0, fmt.Errorf("definition %q version %d is not registered here", in.Name, in.Version)
@@ -121,9 +129,9 @@ func (r *Runner) repair(ctx context.Context, id string, what Outcome, change fun
 	}
 	now := time.Now()
 	e := Event{Step: in.Step, Direction: in.Direction, Outcome: what, Owner: r.owner, Started: now, Ended: now}
-	recorded, err := r.store.Commit(ctx, []Transition{{
+	recorded, err := r.store.Commit(ctx, append([]Transition{{
 		ID: id, Token: in.Token, Next: &next, AfterLease: in.Owner != "", Event: &e,
-	}})
+	}}, news(in, next)...))
 	switch {
 	case err != nil:
 		return fail(err)
@@ -131,7 +139,7 @@ func (r *Runner) repair(ctx context.Context, id string, what Outcome, change fun
 		return fail(ErrFenced)
 	}
 	in.Progress = next
-	r.recorded(in, e)
+	r.recorded(in, &e, nil)
 	r.Notify()
 	return nil
 }

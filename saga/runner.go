@@ -17,14 +17,16 @@ import (
 // behind, and compensates. Any number of runners share a store. A Runner is safe for concurrent use; create it with
 // NewRunner. It owns no resource: goroutines live only while Run does, and the store is the caller's to close.
 type Runner struct {
-	store  Store
-	defs   map[Ref]definition
-	known  []Ref
-	owner  string
-	log    *slog.Logger
-	config atomic.Pointer[Config]
-	wake   chan struct{} // holds a token when there may be something to claim
-	stats  counters
+	store Store
+	defs  map[Ref]definition
+	known []Ref
+	// implied are the definitions that are known only as children of others.
+	implied map[Ref]bool
+	owner   string
+	log     *slog.Logger
+	config  atomic.Pointer[Config]
+	wake    chan struct{} // holds a token when there may be something to claim
+	stats   counters
 
 	onTransition []func(Instance, Event)
 	onStuck      []func(Instance)
@@ -96,7 +98,7 @@ func NewRunner(store Store, cfg Config, parts ...Part) (*Runner, error) {
 	}
 	host, _ := os.Hostname()
 	r := &Runner{
-		store: store, defs: map[Ref]definition{}, log: slog.New(slog.DiscardHandler),
+		store: store, defs: map[Ref]definition{}, implied: map[Ref]bool{}, log: slog.New(slog.DiscardHandler),
 		owner:   fmt.Sprintf("%s-%d-%s", host, os.Getpid(), rand.Text()[:8]),
 		wake:    make(chan struct{}, 1),
 		waiters: map[string]*waiter{},
@@ -166,17 +168,42 @@ func (r *Runner) Run(ctx context.Context) error {
 	return nil
 }
 
+func (r *Runner) register(d definition) {
+	if r.defs[d.Ref()] == nil {
+		r.known = append(r.known, d.Ref())
+	}
+	r.defs[d.Ref()] = d
+}
+
+// claimable lists the definitions that may be claimed together: all without a limit, and each with one alone.
+func (r *Runner) claimable() (lists [][]Ref) {
+	var free []Ref
+	for _, ref := range r.known {
+		if r.defs[ref].plan().limits.Concurrency > 0 {
+			lists = append(lists, []Ref{ref})
+		} else {
+			free = append(free, ref)
+		}
+	}
+	if len(free) > 0 {
+		lists = append(lists, free)
+	}
+	return lists
+}
+
 func (r *Runner) current() *session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.session
 }
 
-// recorded tells everybody who wants to know of a change that is in the store.
-func (r *Runner) recorded(in Instance, e Event) {
-	r.stats.count(in, e)
-	for _, fn := range r.onTransition {
-		fn(in, e)
+// recorded tells everybody who wants to know of a change that is in the store; h is nil for one that was made by hand.
+func (r *Runner) recorded(in Instance, e *Event, h *hold) {
+	if e != nil {
+		r.stats.count(in, *e)
+		for _, fn := range r.onTransition {
+			fn(in, *e)
+		}
 	}
 	if in.Status == Stuck {
 		r.log.Error("saga stuck", "saga", in.Name, "id", in.ID, "step", in.Step, "direction", in.Direction, "error", in.Error)
@@ -185,7 +212,7 @@ func (r *Runner) recorded(in Instance, e Event) {
 		}
 	}
 	if !in.Status.Active() {
-		r.signal(in.ID)
+		r.signal(in.ID, h)
 	}
 }
 

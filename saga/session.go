@@ -8,53 +8,46 @@ import (
 
 // session is one call of Run: its slots, its leases and its way to the store.
 type session struct {
-	r       *Runner
-	lease   time.Duration
-	base    context.Context // of every attempt: Run's values, but not its end
-	kill    context.CancelCauseFunc
-	commits chan *change
-	idle    chan struct{} // closed when the last worker of a closed session is gone
+	r        *Runner
+	lease    time.Duration
+	base     context.Context // of every attempt: Run's values, but not its end
+	detached context.Context // of every call of the store: not even the end of the drain
+	kill     context.CancelCauseFunc
+	idle     chan struct{} // closed when the last worker of a closed session is gone
+	look     chan struct{} // wakes the watch over the leases
 
-	mu     sync.Mutex
-	closed bool
-	busy   int
-	held   map[*hold]struct{}
-	next   time.Time // the earliest known end of a pause, to look at once
-}
-
-// hold is an instance under this session's lease.
-type hold struct {
-	in     Instance // the worker's, but for Token, which is the committer's once work has begun
-	def    definition
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	lost   chan struct{} // closed when the lease can no longer be relied on
-	once   sync.Once
-	expiry *time.Timer
+	cmu     sync.Mutex
+	commits committer
 
 	mu      sync.Mutex
-	renewed time.Time
+	closed  bool
+	busy    int
+	busyIn  map[Ref]int // of the definitions that have a limit
+	held    map[*hold]struct{}
+	here    map[string]*hold // the latest hold of each instance
+	watched time.Time        // when the watch looks next
+	next    time.Time        // the earliest known end of a pause, to look at once
 }
 
 func newSession(ctx context.Context, r *Runner) *session {
 	s := &session{
-		r: r, lease: r.Config().Lease, commits: make(chan *change), idle: make(chan struct{}), held: map[*hold]struct{}{},
+		r: r, lease: r.Config().Lease, detached: context.WithoutCancel(ctx),
+		idle: make(chan struct{}), look: make(chan struct{}, 1), busyIn: map[Ref]int{}, held: map[*hold]struct{}{}, here: map[string]*hold{},
 	}
-	s.base, s.kill = context.WithCancelCause(context.WithoutCancel(ctx))
+	s.base, s.kill = context.WithCancelCause(s.detached)
 	return s
 }
 
 // run claims until ctx is done, and drains.
 func (s *session) run(ctx context.Context) {
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		s.commitLoop(stop)
-	}()
+	stop := make(chan struct{})
+	var loops sync.WaitGroup
+	loops.Go(func() { s.beatLoop(stop) })
+	loops.Go(func() { s.watchLoop(stop) })
 	s.claimLoop(ctx)
 	s.drain()
 	close(stop)
-	<-stopped
+	loops.Wait()
 	s.kill(errDrained)
 }
 
@@ -102,18 +95,26 @@ func (s *session) claimLoop(ctx context.Context) {
 // claim takes as many due instances as there are free slots. It is not cut off by the end of ctx, which could leave
 // instances claimed for nobody.
 func (s *session) claim(ctx context.Context) (found bool) {
-	slots := s.take(s.r.Config().Concurrency)
+	for _, known := range s.r.claimable() {
+		found = s.claimOf(ctx, known) || found
+	}
+	return found
+}
+
+// claimOf claims instances of definitions that have no limit, or of one that has.
+func (s *session) claimOf(ctx context.Context, known []Ref) bool {
+	slots := s.take(s.r.Config().Concurrency, known[0])
 	if slots == 0 {
 		return false
 	}
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.lease)
 	defer cancel()
-	ins, err := s.r.store.Claim(ctx, Claim{Owner: s.r.owner, Known: s.r.known, Limit: slots, Lease: s.lease})
+	ins, err := s.r.store.Claim(ctx, Claim{Owner: s.r.owner, Known: known, Limit: slots, Lease: s.lease})
 	if err != nil {
 		s.r.trouble("Claim", err)
 	}
-	s.free(slots - len(ins))
+	s.free(slots-len(ins), known[0])
 	for _, in := range ins {
 		go s.work(s.newHold(in, began))
 	}
@@ -132,24 +133,36 @@ func (s *session) survey(ctx context.Context) {
 	s.r.stats.unknown.Store(int64(len(ins)))
 }
 
-// take reserves up to n free slots.
-func (s *session) take(n int) int {
+// take reserves up to n free slots for instances of a definition, or of those without a limit.
+func (s *session) take(n int, ref Ref) int {
+	limit := s.r.defs[ref].plan().limits.Concurrency
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return 0
 	}
-	n = max(0, min(n, s.r.Config().Concurrency-s.busy))
+	n = min(n, s.r.Config().Concurrency-s.busy)
+	if limit > 0 {
+		n = min(n, limit-s.busyIn[ref])
+	}
+	n = max(0, n)
+	if limit > 0 {
+		s.busyIn[ref] += n
+	}
 	s.busy += n
 	return n
 }
 
 // free gives slots back and reports whether there had been none.
-func (s *session) free(n int) (wasFull bool) {
+func (s *session) free(n int, ref Ref) (wasFull bool) {
+	limit := s.r.defs[ref].plan().limits.Concurrency
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	wasFull = s.busy >= s.r.Config().Concurrency
+	wasFull = s.busy >= s.r.Config().Concurrency || (limit > 0 && s.busyIn[ref] >= limit)
 	s.busy -= n
+	if limit > 0 {
+		s.busyIn[ref] -= n
+	}
 	if s.closed && s.busy == 0 && n > 0 {
 		close(s.idle)
 	}
@@ -181,62 +194,21 @@ func (s *session) untilNext(d time.Duration) time.Duration {
 	return min(d, left)
 }
 
-func (s *session) newHold(in Instance, began time.Time) *hold {
-	h := &hold{in: in, def: s.r.defs[in.Ref], lost: make(chan struct{}), renewed: began}
-	h.ctx, h.cancel = context.WithCancelCause(s.base)
-	h.expiry = time.AfterFunc(time.Until(began.Add(s.lease)), h.lose)
-	s.mu.Lock()
-	s.held[h] = struct{}{}
-	s.mu.Unlock()
-	s.r.stats.active.Add(1)
-	return h
-}
-
 // forget stops the heartbeats of a hold.
 func (s *session) forget(h *hold) {
 	s.mu.Lock()
 	delete(s.held, h)
-	s.mu.Unlock()
-}
-
-// lose ends the attempt under way: from now on another node may have the instance.
-func (h *hold) lose() {
-	h.once.Do(func() {
-		close(h.lost)
-		h.cancel(ErrFenced)
-	})
-}
-
-func (h *hold) isLost() bool {
-	select {
-	case <-h.lost:
-		return true
-	default:
-		return false
+	if s.here[h.in.ID] == h {
+		delete(s.here, h.in.ID)
 	}
-}
-
-// renew notes that the lease was extended by a call that began at t.
-func (h *hold) renew(t time.Time, lease time.Duration) {
-	h.mu.Lock()
-	h.renewed = t
-	h.mu.Unlock()
-	h.expiry.Reset(time.Until(t.Add(lease)))
-}
-
-func (h *hold) age() time.Duration {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return time.Since(h.renewed)
+	s.mu.Unlock()
 }
 
 // drop frees the slot of a hold that is done with.
 func (s *session) drop(h *hold) {
-	h.expiry.Stop()
-	h.cancel(nil)
 	s.forget(h)
 	s.r.stats.active.Add(-1)
-	if s.free(1) {
+	if s.free(1, h.in.Ref) {
 		s.r.Notify() // the claim loop may be waiting for a slot
 	}
 }

@@ -17,38 +17,101 @@ func Start[State any](ctx context.Context, r *Runner, d *Definition[State], id s
 	if err != nil {
 		return err
 	}
-	if _, ok := r.defs[in.Ref]; !ok {
-		return fmt.Errorf("saga %q: version %d is not registered with runner %q", in.Name, in.Version, r.Config().Name)
+	if err := r.knows(in); err != nil {
+		return err
 	}
 	return r.start(ctx, in)
 }
 
+func (r *Runner) knows(in Instance) error {
+	if _, ok := r.defs[in.Ref]; !ok {
+		return fmt.Errorf("saga %q: version %d is not registered with runner %q", in.Name, in.Version, r.Config().Name)
+	}
+	return nil
+}
+
 func (r *Runner) start(ctx context.Context, in Instance) error {
+	s, h, err := r.create(ctx, in)
+	if h != nil {
+		go s.work(h)
+	}
+	return err
+}
+
+// create stores an instance, and holds it if this runner has a free slot.
+func (r *Runner) create(ctx context.Context, in Instance) (*session, *hold, error) {
 	s := r.current()
-	mine := s != nil && s.take(1) == 1
+	mine := s != nil && s.take(1, in.Ref) == 1
 	var lease time.Duration
 	if mine {
 		in.Owner, lease = r.owner, s.lease
 	}
 	began := time.Now()
 	created, err := r.store.Create(ctx, in, lease)
-	if mine && (err != nil || !created) && s.free(1) {
+	if mine && (err != nil || !created) && s.free(1, in.Ref) {
 		r.Notify()
 	}
 	switch {
 	case err != nil:
-		return fmt.Errorf("saga %q: start of instance %q: %w", in.Name, in.ID, err)
+		return nil, nil, fmt.Errorf("saga %q: start of instance %q: %w", in.Name, in.ID, err)
 	case !created:
-		return r.sameDefinition(ctx, in)
+		return nil, nil, r.sameDefinition(ctx, in)
 	}
 	r.stats.started.Add(1)
-	if mine {
-		in.Token = 1
-		go s.work(s.newHold(in, began))
-	} else {
+	if !mine {
 		r.Notify()
+		return nil, nil, nil
 	}
-	return nil
+	in.Token = 1
+	return s, s.newHold(in, began), nil
+}
+
+// Execute is Start and Wait in one, for callers that want the result: where this runner is in Run and has a free slot, the
+// steps run on the caller's goroutine, one after the other. When ctx ends the instance goes on without the caller, and
+// Execute returns ctx's cause; an attempt that runs on the caller's goroutine is waited for. Errors are those of both.
+func Execute[State any](ctx context.Context, r *Runner, d *Definition[State], id string, state State) (Result[State], error) {
+	in, err := d.NewInstance(id, state)
+	if err == nil {
+		err = r.knows(in)
+	}
+	if err != nil {
+		return Result[State]{}, err
+	}
+	s, h, err := r.create(ctx, in)
+	if err != nil {
+		return Result[State]{}, err
+	}
+	if h == nil {
+		return Wait(ctx, r, d, id)
+	}
+	if !s.workFor(ctx, h) {
+		return Result[State]{}, fmt.Errorf("saga %q: wait for instance %q: %w", in.Name, id, context.Cause(ctx))
+	}
+	if !h.whole() {
+		return Wait(ctx, r, d, id)
+	}
+	if last, ok := h.cached.(*State); ok && last != nil && h.in.Status == Completed {
+		return Result[State]{Status: Completed, State: *last, History: h.history}, nil
+	}
+	return resultOf(d, h.in, h.history)
+}
+
+// workFor works until the hold is over or ctx is: then it goes on without the caller, and workFor returns false.
+func (s *session) workFor(ctx context.Context, h *hold) bool {
+	over := true
+	defer func() {
+		if over {
+			s.drop(h)
+		}
+	}()
+	for s.step(h) {
+		if ctx.Err() != nil {
+			over = false
+			go s.work(h)
+			break
+		}
+	}
+	return over
 }
 
 // sameDefinition makes a repeated start succeed only for the instance it means.
@@ -68,7 +131,8 @@ type Result[State any] struct {
 	Status Status
 	// State is the state after the last step that was recorded.
 	State State
-	// History tells every attempt and repair, oldest first.
+	// History tells every attempt and repair, oldest first. Where this runner did it all from the start, the times are as it
+	// saw them; Inspect has the store's.
 	History []Event
 }
 
@@ -85,10 +149,14 @@ func Wait[State any](ctx context.Context, r *Runner, d *Definition[State], id st
 	if in.Name != d.ref.Name {
 		return res, fmt.Errorf("saga %q: wait for instance %q: %w: %q", d.ref.Name, id, ErrExists, in.Name)
 	}
-	res.Status, res.History = in.Status, history
+	return resultOf(d, in, history)
+}
+
+func resultOf[State any](d *Definition[State], in Instance, history []Event) (Result[State], error) {
+	res := Result[State]{Status: in.Status, History: history}
 	ended := errorOf(in)
 	if err := json.Unmarshal(in.State, &res.State); err != nil && ended == nil {
-		return res, fmt.Errorf("saga %q: state of instance %q: %w", d.ref.Name, id, err)
+		return res, fmt.Errorf("saga %q: state of instance %q: %w", d.ref.Name, in.ID, err)
 	}
 	return res, ended
 }
@@ -96,14 +164,19 @@ func Wait[State any](ctx context.Context, r *Runner, d *Definition[State], id st
 // waiter is the signal that an instance has ended, for everybody here who waits for it.
 type waiter struct {
 	ended chan struct{}
+	h     *hold // that brought it to its end, if it knows the whole history; set before ended is closed
 	users int
 }
 
 func (r *Runner) await(ctx context.Context, id string) (Instance, []Event, error) {
 	for pause := pollMin; ; pause = min(2*pause, r.Config().PollMax) {
 		w := r.watch(id)
-		in, history, err := r.store.Load(ctx, id)
-		if err != nil || !in.Status.Active() {
+		var in Instance
+		var history []Event
+		var err error
+		if r.works(id) { // its end will be told
+			pause = r.Config().PollMax
+		} else if in, history, err = r.store.Load(ctx, id); err != nil || !in.Status.Active() {
 			r.unwatch(id, w)
 			return in, history, err
 		}
@@ -116,10 +189,33 @@ func (r *Runner) await(ctx context.Context, id string) (Instance, []Event, error
 		}
 		t.Stop()
 		r.unwatch(id, w)
-		if err != nil {
+		switch {
+		case err != nil:
 			return in, history, err
+		case w.h != nil && w.isEnded():
+			return w.h.in, w.h.history, nil
 		}
 	}
+}
+
+func (w *waiter) isEnded() bool {
+	select {
+	case <-w.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// works reports whether this runner works on an instance.
+func (r *Runner) works(id string) bool {
+	s := r.current()
+	if s == nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.here[id] != nil
 }
 
 func (r *Runner) watch(id string) *waiter {
@@ -142,10 +238,13 @@ func (r *Runner) unwatch(id string, w *waiter) {
 	}
 }
 
-func (r *Runner) signal(id string) {
+func (r *Runner) signal(id string, h *hold) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if w := r.waiters[id]; w != nil {
+		if h != nil && h.whole() {
+			w.h = h
+		}
 		close(w.ended)
 		delete(r.waiters, id)
 	}

@@ -2,6 +2,7 @@ package saga
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 )
 
@@ -9,11 +10,11 @@ import (
 // alone tells the time: every duration handed to it counts from its own clock at that moment, so that runners with wrong
 // clocks cannot take instances from each other. The sagatest package checks an implementation.
 type Store interface {
-	// Create stores a new instance with Token 1, Created and Updated set to now. It is due at once; if in.Owner is set,
+	// Create stores a new instance, Parent included, with Token 1, Created and Updated set to now. It is due at once; if in.Owner is set,
 	// that owner holds it for lease instead. It returns false, and changes nothing, when the ID is taken.
 	Create(ctx context.Context, in Instance, lease time.Duration) (created bool, err error)
-	// Claim hands the due instances that match c to c.Owner, longest due first, and raises their tokens. No instance is
-	// handed to two callers. One whose lease ran out, which its Owner shows, was cut short in an attempt: it is returned
+	// Claim hands the due instances that match c to c.Owner, longest due first, and raises their tokens; Updated is the time
+	// of the claim. No instance is handed to two callers. One whose lease ran out, which its Owner shows, was cut short in an attempt: it is returned
 	// and stored with Attempt one higher and Doubt set.
 	Claim(ctx context.Context, c Claim) ([]Instance, error)
 	// Commit records the transitions, each by itself if its token is still the instance's, and tells which it recorded:
@@ -51,8 +52,31 @@ type Transition struct {
 	// AfterLease hands back an instance that another owner may still be working on: Due stays as it is, so that nobody
 	// claims it before that owner has noticed. Wait is then ignored.
 	AfterLease bool
+	// Seen is how many received events the runner knew of. If Next.Awaits is set and there are more by now, Wait is ignored
+	// and the instance due at once.
+	Seen int
 	// Event is added to the history, unless nil.
 	Event *Event
+	// Deliver adds an event to Received of an instance that has not ended, whoever holds it: Token and all other fields are
+	// ignored and left alone. If the name is there already nothing changes, and it counts as recorded. Otherwise an instance
+	// that nobody holds and whose Awaits is set becomes due at once.
+	Deliver *Delivery
+}
+
+// Delivery is an event on its way to an instance.
+type Delivery struct {
+	Name string
+	Data json.RawMessage
+}
+
+// TxStore is a Store that can run a step inside the transaction which records it: what Step.InTx takes.
+type TxStore interface {
+	Store
+	// CommitInTx begins a transaction and calls fn with a context in which the step finds it. The transitions that fn returns
+	// are recorded in the same transaction, as Commit would; recorded is false, and nothing has happened, when the token of
+	// the first is no longer its instance's. After an error of fn nothing has happened and CommitInTx returns that error;
+	// after any other error it is not known whether something has.
+	CommitInTx(ctx context.Context, fn func(ctx context.Context) ([]Transition, error)) (recorded bool, err error)
 }
 
 // Filter chooses instances. The zero value chooses all, in pages of the store's default size.

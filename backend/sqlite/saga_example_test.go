@@ -115,3 +115,33 @@ func Example_sagaPurge() {
 	// CREATE TABLE IF NOT EXISTS backstay_sagas
 	// <nil>
 }
+
+// What a step with InTx writes through the store's transaction happens exactly once, whatever is killed when.
+func Example_sagaStepInTransaction() {
+	err := withSagas(func(ctx context.Context, db *sql.DB, store *sqlsaga.Store) error {
+		if _, err := db.ExecContext(ctx, `CREATE TABLE sales (item TEXT)`); err != nil {
+			return err
+		}
+		sell := saga.MustDefine("sale", 1, saga.Step[purchase]{Name: "book", InTx: true, Do: func(ctx context.Context, p *purchase) error {
+			_, err := sqlsaga.Tx(ctx).ExecContext(ctx, `INSERT INTO sales VALUES (?)`, p.Article)
+			return err
+		}})
+		runner, err := saga.NewRunner(store, saga.Config{}, sell)
+		if err != nil {
+			return err
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		stopped := make(chan error)
+		go func() { stopped <- runner.Run(ctx) }()
+		_, err = saga.Execute(ctx, runner, sell, "sale-1", purchase{"a lamp"})
+		var n int
+		err = errors.Join(err, db.QueryRowContext(ctx, `SELECT count(*) FROM sales`).Scan(&n))
+		fmt.Println(n, err)
+		cancel()
+		return <-stopped
+	})
+	fmt.Println(err)
+	// Output:
+	// 1 <nil>
+	// <nil>
+}

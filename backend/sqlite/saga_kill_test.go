@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -31,7 +30,10 @@ const sagaChild = "BACKSTAY_SAGA_CHILD"
 var sagaConfig = saga.Config{Lease: 3 * time.Second, PollMax: 20 * time.Millisecond}
 
 // parcel is the state of the sagas that are killed.
-type parcel struct{ Refused bool }
+type parcel struct {
+	Refused bool
+	Seen    string
+}
 
 // world is what the steps act upon: a database that is not the store's.
 type world struct{ db *sql.DB }
@@ -59,22 +61,40 @@ func (w world) count(t *testing.T) (n int) {
 	return n
 }
 
-// define is the saga of four steps, of which the third refuses some instances.
+// define is the saga of five steps, of which the fourth refuses some instances: a plain one, a group, one in the store's
+// own transaction, the one that refuses, and a plain one.
 func (w world) define(t *testing.T) *saga.Definition[parcel] {
 	many := saga.Retry{MaxAttempts: 50}
 	step := func(name string) saga.Step[parcel] {
 		return saga.Step[parcel]{Name: name, Do: w.act, Undo: w.act, Retry: many, UndoRetry: many}
 	}
-	third := step("3")
-	third.Do = func(ctx context.Context, p *parcel) error {
+	branch := func(name string) saga.Branch[parcel, string] {
+		return saga.Branch[parcel, string]{
+			Name:  name,
+			Do:    func(ctx context.Context, p parcel) (string, error) { return name, w.act(ctx, &p) },
+			Undo:  func(ctx context.Context, p parcel, _ string) error { return w.act(ctx, &p) },
+			Merge: func(p *parcel, r string) { p.Seen += r }, Retry: many, UndoRetry: many,
+		}
+	}
+	ledger := saga.Step[parcel]{Name: "3", InTx: true, Do: enter, Undo: enter, Retry: many, UndoRetry: many}
+	fourth := step("4")
+	fourth.Do = func(ctx context.Context, p *parcel) error {
 		if p.Refused {
 			return saga.Permanent(errors.New("refused"))
 		}
 		return w.act(ctx, p)
 	}
-	d, err := saga.Define("parcel", 1, step("1"), step("2"), third, step("4"))
+	d, err := saga.Define("parcel", 1, step("1"), saga.Parallel("2", branch("x"), branch("y"), branch("z")), ledger, fourth, step("5"))
 	require.NoError(t, err)
 	return d
+}
+
+// enter writes to the store's own database, in the transaction of the step.
+func enter(ctx context.Context, _ *parcel) error {
+	a, _ := saga.Current(ctx)
+	_, err := sqlsaga.Tx(ctx).ExecContext(ctx, `INSERT INTO ledger (id, what) VALUES (?, ?)`, a.ID, string(a.Direction))
+	<-time.After(rand.N(2 * time.Millisecond))
+	return err
 }
 
 // spawn runs the test function name as a process of its own and returns its output. The process is killed at the latest
@@ -116,7 +136,7 @@ func until(t *testing.T, what string, cond func() bool) {
 	}
 }
 
-// TestSagaWorker is the body of the process that TestSagasSurviveKills kills.
+// TestSagaWorker is the body of the process that TestF18_KillsInEveryStepRepeatAtMostOnceAndLoseNothing kills.
 func TestSagaWorker(t *testing.T) {
 	dir := os.Getenv(sagaChild)
 	if dir == "" {
@@ -130,10 +150,15 @@ func TestSagaWorker(t *testing.T) {
 
 // Processes die in the middle of steps, commits and compensation; every instance ends as it should, every step is done,
 // and repeated at most once for each death.
-func TestSagasSurviveKills(t *testing.T) {
-	const kills, underWay = 12, 100
+func TestF18_KillsInEveryStepRepeatAtMostOnceAndLoseNothing(t *testing.T) {
+	kills, underWay := 15, 60
+	if os.Getenv("BACKSTAY_LONG") == "1" {
+		kills = 300
+	}
 	dir := t.TempDir()
 	store, db := sagaStore(t, filepath.Join(dir, "saga.db"))
+	_, err := db.ExecContext(t.Context(), `CREATE TABLE ledger (id TEXT, what TEXT, PRIMARY KEY (id, what))`)
+	require.NoError(t, err)
 	w := openWorld(t, dir)
 	d := w.define(t)
 	r, err := saga.NewRunner(store, sagaConfig, d)
@@ -159,17 +184,21 @@ func TestSagasSurviveKills(t *testing.T) {
 	repeats := 0
 	for i := range instances {
 		id := fmt.Sprint("p", i)
-		_, err := saga.Wait(t.Context(), r, d, id)
+		res, err := saga.Wait(t.Context(), r, d, id)
+		entries := texts(t, db, `SELECT what FROM ledger WHERE id = ? ORDER BY what`, id)
+		require.Equal(t, "xyz", res.State.Seen)
 		if i%3 == 0 {
 			require.ErrorIs(t, err, saga.ErrCompensated)
+			require.Equal(t, []string{"do", "undo"}, entries)
 		} else {
 			require.NoError(t, err)
+			require.Equal(t, []string{"do"}, entries)
 		}
 		repeats += w.verify(t, id, i%3 == 0, deaths)
 	}
 	cancel()
 	require.NoError(t, <-stopped)
-	require.LessOrEqual(t, repeats, deaths*r.Config().Concurrency)
+	require.LessOrEqual(t, repeats, deaths*r.Config().Concurrency*3) // a group has three under way
 	t.Logf("%d kills, %d instances, %d steps repeated", deaths, instances, repeats)
 }
 
@@ -183,17 +212,36 @@ func unended(t *testing.T, db *sql.DB) (n int) {
 // verify checks the effects of one instance and returns how many were repeated.
 func (w world) verify(t *testing.T, id string, refused bool, kills int) (repeats int) {
 	effects := texts(t, w.db, `SELECT what FROM effects WHERE id = ? ORDER BY n`, id)
-	once := slices.Compact(slices.Clone(effects))
+	counts := map[string]int{}
+	var order []string // of first occurrences, the branches of the group as one
+	for _, what := range effects {
+		if counts[what]++; counts[what] > 1 {
+			repeats++
+			require.LessOrEqual(t, counts[what], kills+1, "%s of %s", what, id)
+			continue
+		}
+		what, _, _ = strings.Cut(what, "/")
+		if len(order) == 0 || order[len(order)-1] != what {
+			order = append(order, what)
+		}
+	}
+	for _, name := range []string{"do 2/x", "do 2/y", "do 2/z"} {
+		require.NotZero(t, counts[name], id)
+	}
 	switch {
 	case !refused:
-		require.Equal(t, []string{"do 1", "do 2", "do 3", "do 4"}, once, id)
-	case slices.Contains(once, "undo 3"): // a node was lost while it tried the third step
-		require.Equal(t, []string{"do 1", "do 2", "undo 3", "undo 2", "undo 1"}, once, id)
+		require.Equal(t, []string{"do 1", "do 2", "do 4", "do 5"}, order, id)
+	case counts["undo 4"] > 0: // a node was lost while it tried the fourth step
+		require.Equal(t, []string{"do 1", "do 2", "undo 4", "undo 2", "undo 1"}, order, id)
 	default:
-		require.Equal(t, []string{"do 1", "do 2", "undo 2", "undo 1"}, once, id)
+		require.Equal(t, []string{"do 1", "do 2", "undo 2", "undo 1"}, order, id)
 	}
-	require.LessOrEqual(t, len(effects)-len(once), kills)
-	return len(effects) - len(once)
+	if refused {
+		for _, name := range []string{"undo 2/x", "undo 2/y", "undo 2/z"} {
+			require.NotZero(t, counts[name], id)
+		}
+	}
+	return repeats
 }
 
 // napping defines a saga whose step says that it has begun and then waits until the file "go" is there.
@@ -209,7 +257,7 @@ func napping(t *testing.T, dir string, wait bool) *saga.Definition[parcel] {
 	return d
 }
 
-// TestSagaSleeper is the body of the process that TestAPausedNodeRecordsNothing pauses.
+// TestSagaSleeper is the body of the process that TestF26_APausedNodeThatLostItsLeaseRecordsNothing pauses.
 func TestSagaSleeper(t *testing.T) {
 	dir := os.Getenv(sagaChild)
 	if dir == "" {
@@ -227,7 +275,8 @@ func TestSagaSleeper(t *testing.T) {
 	fmt.Println("lost")
 }
 
-func TestAPausedNodeRecordsNothing(t *testing.T) {
+func TestF26_APausedNodeThatLostItsLeaseRecordsNothing(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	store, db := sagaStore(t, filepath.Join(dir, "saga.db"))
 	d := napping(t, dir, false)

@@ -13,11 +13,30 @@ import (
 
 type bag struct{ Items []string }
 
-// BenchmarkThreeSteps is a saga of three steps from Start to the return of Wait.
+// BenchmarkThreeSteps is a saga of three steps from its start to its result: on the caller's goroutine, and handed over.
 func BenchmarkThreeSteps(b *testing.B) {
+	b.Run("execute", func(b *testing.B) {
+		threeSteps(b, func(ctx context.Context, r *saga.Runner, d *saga.Definition[bag], id string) error {
+			_, err := saga.Execute(ctx, r, d, id, bag{})
+			return err
+		})
+	})
+	b.Run("start and wait", func(b *testing.B) {
+		threeSteps(b, func(ctx context.Context, r *saga.Runner, d *saga.Definition[bag], id string) error {
+			if err := saga.Start(ctx, r, d, id, bag{}); err != nil {
+				return err
+			}
+			_, err := saga.Wait(ctx, r, d, id)
+			return err
+		})
+	})
+}
+
+func threeSteps(b *testing.B, one func(ctx context.Context, r *saga.Runner, d *saga.Definition[bag], id string) error) {
 	nothing := func(context.Context, *bag) error { return nil }
 	d := saga.MustDefine("bag", 1, saga.Step[bag]{Name: "1", Do: nothing}, saga.Step[bag]{Name: "2", Do: nothing}, saga.Step[bag]{Name: "3", Do: nothing})
-	r, err := saga.NewRunner(memsaga.New(), saga.Config{}, d)
+	store := memsaga.New()
+	r, err := saga.NewRunner(store, saga.Config{}, d)
 	require.NoError(b, err)
 	ctx, cancel := context.WithCancel(b.Context())
 	stopped := make(chan error)
@@ -25,12 +44,10 @@ func BenchmarkThreeSteps(b *testing.B) {
 	b.ReportAllocs()
 	n := 0
 	for b.Loop() {
-		n++
-		id := strconv.Itoa(n)
-		if err := saga.Start(ctx, r, d, id, bag{}); err != nil {
-			b.Fatal(err)
+		if n++; n%1000 == 0 {
+			store.Purge(0) // as a long-lived process does
 		}
-		if _, err := saga.Wait(ctx, r, d, id); err != nil {
+		if err := one(ctx, r, d, strconv.Itoa(n)); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -2,8 +2,9 @@ package memsaga
 
 import (
 	"cmp"
-	"container/heap"
 	"context"
+	"encoding/json"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -11,7 +12,8 @@ import (
 	"github.com/backstay-go/backstay/saga"
 )
 
-// Store keeps sagas in memory. It is safe for concurrent use, never blocks and needs no closing; create it with New.
+// Store keeps sagas in memory. It is safe for concurrent use, never blocks and needs no closing; create it with New. The
+// states, events, maps and histories that it is given and returns are shared, and must not be changed.
 // Its calls fail only where ctx is done.
 type Store struct {
 	mu   sync.Mutex
@@ -24,6 +26,8 @@ var _ saga.Store = (*Store)(nil)
 type record struct {
 	in      saga.Instance
 	history []saga.Event
+	pos     int // in dues, from 1; 0 where it is not
+	first   [4]saga.Event
 }
 
 // New makes an empty store.
@@ -40,12 +44,12 @@ func (s *Store) Create(ctx context.Context, in saga.Instance, lease time.Duratio
 		return false, nil
 	}
 	now := time.Now()
-	in.Token, in.Created, in.Updated, in.Due = 1, now, now, now
-	in.State = slices.Clone(in.State)
-	if in.Owner != "" {
-		in.Due = now.Add(lease)
-	}
 	r := &record{in: in}
+	r.in.Token, r.in.Created, r.in.Updated, r.in.Due = 1, now, now, now
+	if in.Owner != "" {
+		r.in.Due = now.Add(lease)
+	}
+	r.history = r.first[:0]
 	s.all[in.ID] = r
 	s.schedule(r)
 	return true, nil
@@ -60,22 +64,20 @@ func (s *Store) Claim(ctx context.Context, c saga.Claim) ([]saga.Instance, error
 	}
 	now := time.Now()
 	var claimed []saga.Instance
-	var others []due
-	for len(claimed) < c.Limit && len(s.dues) > 0 && !s.dues[0].at.After(now) {
-		d := heap.Pop(&s.dues).(due)
-		r := s.all[d.id]
-		switch {
-		case r == nil || !r.in.Due.Equal(d.at): // left from before its due time changed
-		case !slices.Contains(c.Known, r.in.Ref):
-			others = append(others, d)
-		default:
-			r.claim(c, now)
-			s.schedule(r)
-			claimed = append(claimed, r.copy())
+	var others []*record
+	for len(claimed) < c.Limit && len(s.dues) > 0 && !s.dues[0].in.Due.After(now) {
+		r := s.dues[0]
+		if !slices.Contains(c.Known, r.in.Ref) {
+			s.remove(r)
+			others = append(others, r)
+			continue
 		}
+		r.claim(c, now)
+		s.schedule(r)
+		claimed = append(claimed, r.in)
 	}
-	for _, d := range others {
-		heap.Push(&s.dues, d)
+	for _, r := range others {
+		s.schedule(r)
 	}
 	return claimed, nil
 }
@@ -98,27 +100,47 @@ func (s *Store) Commit(ctx context.Context, ts []saga.Transition) ([]bool, error
 		return nil, err
 	}
 	now := time.Now()
+	if len(ts) == 1 && s.record(&ts[0], now) {
+		return yes, nil
+	}
 	recorded := make([]bool, len(ts))
-	for i, t := range ts {
-		r := s.all[t.ID]
-		if r == nil || r.in.Token != t.Token {
-			continue
-		}
-		recorded[i] = true
-		if was := r.in.Due; !r.apply(t, now).Equal(was) {
-			s.schedule(r)
-		}
+	for i := range ts {
+		recorded[i] = len(ts) > 1 && s.record(&ts[i], now)
 	}
 	return recorded, nil
 }
 
-// apply makes the change and returns the new due time.
-func (r *record) apply(t saga.Transition, now time.Time) time.Time {
+// yes is the answer to a single transition that was recorded, which is nearly every one. Nobody writes to it.
+var yes = []bool{true}
+
+func (s *Store) record(t *saga.Transition, now time.Time) bool {
+	if !s.fits(t) {
+		return false
+	}
+	r := s.all[t.ID]
+	r.apply(t, now)
+	s.schedule(r)
+	return true
+}
+
+// fits reports whether a transition is to be recorded.
+func (s *Store) fits(t *saga.Transition) bool {
+	r := s.all[t.ID]
+	if r == nil || t.Deliver != nil {
+		return r != nil && (r.in.Status.Active() || r.in.Status == saga.Stuck)
+	}
+	return r.in.Token == t.Token
+}
+
+func (r *record) apply(t *saga.Transition, now time.Time) {
 	in := &r.in
+	if t.Deliver != nil {
+		r.receive(*t.Deliver, now)
+		return
+	}
 	in.Updated = now
 	if t.Next != nil {
 		in.Progress = *t.Next
-		in.State = slices.Clone(in.State)
 		in.Token++
 	}
 	switch {
@@ -128,15 +150,32 @@ func (r *record) apply(t saga.Transition, now time.Time) time.Time {
 		in.Owner, in.Due = "", time.Time{}
 	case t.AfterLease:
 		in.Owner = ""
+	case in.Awaits != "" && len(in.Received) > t.Seen:
+		in.Owner, in.Due = "", now
 	default:
 		in.Owner, in.Due = "", now.Add(t.Wait)
 	}
 	if e := t.Event; e != nil {
-		ended := *e
-		ended.Started, ended.Ended = now.Add(e.Started.Sub(e.Ended)), now
-		r.history = append(r.history, ended)
+		r.history = append(r.history, *e)
+		last := &r.history[len(r.history)-1]
+		last.Started, last.Ended = now.Add(e.Started.Sub(e.Ended)), now
 	}
-	return in.Due
+}
+
+// receive keeps an event. The map that was handed out before is left as it is.
+func (r *record) receive(d saga.Delivery, now time.Time) {
+	if _, twice := r.in.Received[d.Name]; twice {
+		return
+	}
+	received := maps.Clone(r.in.Received)
+	if received == nil {
+		received = map[string]json.RawMessage{}
+	}
+	received[d.Name] = d.Data
+	r.in.Received = received
+	if r.in.Awaits != "" && r.in.Owner == "" && r.in.Status.Active() {
+		r.in.Due = now
+	}
 }
 
 // Load implements saga.Store.
@@ -150,7 +189,7 @@ func (s *Store) Load(ctx context.Context, id string) (saga.Instance, []saga.Even
 	if r == nil {
 		return saga.Instance{}, nil, saga.ErrNotFound
 	}
-	return r.copy(), slices.Clone(r.history), nil
+	return r.in, slices.Clip(r.history), nil
 }
 
 // List implements saga.Store.
@@ -163,7 +202,7 @@ func (s *Store) List(ctx context.Context, f saga.Filter) ([]saga.Instance, error
 	var found []saga.Instance
 	for id, r := range s.all {
 		if id > f.After && matches(r.in, f) {
-			found = append(found, r.copy())
+			found = append(found, r.in)
 		}
 	}
 	slices.SortFunc(found, func(a, b saga.Instance) int { return cmp.Compare(a.ID, b.ID) })
@@ -186,6 +225,7 @@ func (s *Store) Purge(age time.Duration) int {
 	before, n := time.Now().Add(-age), 0
 	for id, r := range s.all {
 		if ended := !r.in.Status.Active() && r.in.Status != saga.Stuck; ended && !r.in.Updated.After(before) {
+			s.remove(r)
 			delete(s.all, id)
 			n++
 		}
@@ -193,33 +233,59 @@ func (s *Store) Purge(age time.Duration) int {
 	return n
 }
 
-func (r *record) copy() saga.Instance {
-	in := r.in
-	in.State = slices.Clone(in.State)
-	return in
-}
-
-// schedule notes when an instance becomes due. Earlier notes of it stay and are dropped when their time comes.
+// schedule puts an instance where its due time belongs.
 func (s *Store) schedule(r *record) {
-	if !r.in.Due.IsZero() {
-		heap.Push(&s.dues, due{r.in.Due, r.in.ID})
+	switch {
+	case r.in.Due.IsZero():
+		s.remove(r)
+	case r.pos == 0:
+		s.dues = append(s.dues, r)
+		r.pos = len(s.dues)
+		s.dues.up(r)
+	default:
+		s.dues.up(r)
+		s.dues.down(r)
 	}
 }
 
-type due struct {
-	at time.Time
-	id string
+func (s *Store) remove(r *record) {
+	if r.pos == 0 {
+		return
+	}
+	last := s.dues[len(s.dues)-1]
+	s.dues.swap(r, last)
+	s.dues[len(s.dues)-1] = nil
+	s.dues = s.dues[:len(s.dues)-1]
+	r.pos = 0
+	if last != r {
+		s.dues.up(last)
+		s.dues.down(last)
+	}
 }
 
-// dues is a heap of due times.
-type dues []due
+// dues is a heap of records, the earliest first, which know their places.
+type dues []*record
 
-func (d dues) Len() int           { return len(d) }
-func (d dues) Less(i, j int) bool { return d[i].at.Before(d[j].at) }
-func (d dues) Swap(i, j int)      { d[i], d[j] = d[j], d[i] }
-func (d *dues) Push(x any)        { *d = append(*d, x.(due)) }
-func (d *dues) Pop() any {
-	last := (*d)[len(*d)-1]
-	*d = (*d)[:len(*d)-1]
-	return last
+func (d dues) swap(a, b *record) {
+	a.pos, b.pos = b.pos, a.pos
+	d[a.pos-1], d[b.pos-1] = a, b
+}
+
+func (d dues) up(r *record) {
+	for r.pos > 1 && r.in.Due.Before(d[r.pos/2-1].in.Due) {
+		d.swap(r, d[r.pos/2-1])
+	}
+}
+
+func (d dues) down(r *record) {
+	for 2*r.pos <= len(d) {
+		child := d[2*r.pos-1]
+		if 2*r.pos < len(d) && d[2*r.pos].in.Due.Before(child.in.Due) {
+			child = d[2*r.pos]
+		}
+		if !child.in.Due.Before(r.in.Due) {
+			return
+		}
+		d.swap(r, child)
+	}
 }

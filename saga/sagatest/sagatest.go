@@ -50,6 +50,17 @@ func Run(t *testing.T, open func(t *testing.T) saga.Store) {
 		"a list is filtered, ordered and paged":           (*suite).lists,
 		"an unknown id is not found":                      (*suite).missesUnknown,
 		"a cancelled call fails":                          (*suite).obeysCancellation,
+		"a delivery is kept whole and only once":          (*suite).delivers,
+		"deliveries at once are all kept":                 (*suite).deliversAtOnce,
+		"a delivery wakes what waits and only that":       (*suite).wakes,
+		"a delivery disturbs nobody who holds it":         (*suite).leavesHolders,
+		"what came meanwhile ends a wait that begins":     (*suite).seesWhatCame,
+		"an ended instance receives nothing":              (*suite).refusesDeliveries,
+		"a claim tells the store's time":                  (*suite).tellsTime,
+		"a parent is kept":                                (*suite).keepsParents,
+		"events, sleeps and cancellation work":            (*suite).waitsForEvents,
+		"a group is done by one node after another":       (*suite).groups,
+		"a child wakes and follows its parent":            (*suite).children,
 		"two runners share the work":                      (*suite).runsOnTwoNodes,
 		"a failing saga is compensated":                   (*suite).compensates,
 		"a dead owner's instance is taken over":           (*suite).takesOver,
@@ -148,7 +159,12 @@ func (s *suite) keepsInstances() {
 	in := s.one(lease)
 	want := saga.Progress{
 		Status: saga.Compensating, Direction: saga.Backward, Step: "Zweiter Schritt, ‘x’ \" -- ;", Attempt: 3, Rejected: 4, Doubt: true,
-		Cause: "cause\nwith lines", Error: "ошибка", State: json.RawMessage(`{"text":"ü%_\\ '","n":[1,2]}`),
+		Cause: "cause\nwith lines", Error: "ошибка", Awaits: "ein Ereignis", Timer: 3*time.Hour + 1,
+		Marks: map[string]saga.Mark{
+			"a":       {Omitted: true},
+			"b/c ü'?": {Done: true, Undone: true, Result: json.RawMessage(`{"x":"?"}`), Attempt: 2, Rejected: 3, Doubt: true, Error: "e", Failed: true},
+		},
+		State: json.RawMessage(`{"text":"ü%_\\ '","n":[1,2]}`),
 	}
 	if !s.commit(saga.Transition{ID: "a", Token: in.Token, Next: &want, Hold: lease}) {
 		s.Fatal("the claimed token was refused")

@@ -7,62 +7,44 @@ import (
 
 // Dialect is the SQL of one database. Use one of the functions that return it; the zero value is refused by New.
 type Dialect struct {
-	name   string
-	now    string // the clock, in whole milliseconds since 1970
-	insert string // starts an INSERT that does nothing, with no row affected, when the id is taken
-	ignore string // ends it
-	schema []string
-}
-
-// SQLite is the dialect of SQLite 3.42 and later. Its clock is that of the machine that holds the file.
-func SQLite() Dialect {
-	return Dialect{
-		name:   "sqlite",
-		now:    "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
-		insert: "INSERT INTO ",
-		ignore: " ON CONFLICT (id) DO NOTHING",
-		schema: []string{
-			`CREATE TABLE IF NOT EXISTS {prefix}sagas (
-	id         TEXT PRIMARY KEY,
-	definition TEXT NOT NULL,
-	version    INTEGER NOT NULL,
-	status     TEXT NOT NULL,
-	direction  TEXT NOT NULL,
-	step       TEXT NOT NULL,
-	attempt    INTEGER NOT NULL,
-	rejected   INTEGER NOT NULL,
-	doubt      INTEGER NOT NULL,
-	cause      TEXT NOT NULL,
-	error      TEXT NOT NULL,
-	state      TEXT NOT NULL,
-	owner      TEXT NOT NULL,
-	token      INTEGER NOT NULL,
-	due_ms     INTEGER,
-	created_ms INTEGER NOT NULL,
-	updated_ms INTEGER NOT NULL
-) WITHOUT ROWID`,
-			`CREATE INDEX IF NOT EXISTS {prefix}sagas_due ON {prefix}sagas (due_ms) WHERE due_ms IS NOT NULL`,
-			`CREATE INDEX IF NOT EXISTS {prefix}sagas_status ON {prefix}sagas (status, updated_ms)`,
-			`CREATE TABLE IF NOT EXISTS {prefix}saga_events (
-	saga_id    TEXT NOT NULL,
-	token      INTEGER NOT NULL,
-	step       TEXT NOT NULL,
-	direction  TEXT NOT NULL,
-	attempt    INTEGER NOT NULL,
-	outcome    TEXT NOT NULL,
-	error      TEXT NOT NULL,
-	owner      TEXT NOT NULL,
-	started_ms INTEGER NOT NULL,
-	ended_ms   INTEGER NOT NULL,
-	PRIMARY KEY (saga_id, token)
-) WITHOUT ROWID`,
-		},
-	}
+	name     string
+	now      string // the clock, in whole milliseconds since 1970
+	insert   string // starts an INSERT that does nothing, with no row affected, when the id is taken
+	ignore   string // ends it
+	lock     string // ends a SELECT whose rows must not change before the transaction has ended
+	numbered bool   // placeholders are $1, $2 …
+	// inProcess says that the database is no server.
+	inProcess bool
+	// parses says that the driver has a statement parsed each time it is run, unless it is prepared.
+	parses bool
+	// guard and release keep the migrations of other processes away, where a transaction does not; {prefix} names the lock.
+	guard, release string
+	// migrations lists the statements of each version of the schema, the first one first. One that was once published is
+	// never changed, and bears being run again after it was cut short.
+	migrations [][]string
 }
 
 // text fills the table prefix and the clock into a statement.
 func (d Dialect) text(prefix, query string) string {
-	return strings.NewReplacer("{prefix}", prefix, "{now}", d.now, "{insert}", d.insert, "{ignore}", d.ignore).Replace(query)
+	return d.number(strings.NewReplacer("{prefix}", prefix, "{now}", d.now, "{insert}", d.insert, "{ignore}", d.ignore,
+		"{lock}", d.lock).Replace(query))
+}
+
+// number turns the question marks of a statement, which has none in its literals, into what the database takes.
+func (d Dialect) number(query string) string {
+	if !d.numbered {
+		return query
+	}
+	var b strings.Builder
+	for n := 1; ; n++ {
+		before, after, found := strings.Cut(query, "?")
+		b.WriteString(before)
+		if !found {
+			return b.String()
+		}
+		b.WriteString("$" + strconv.Itoa(n))
+		query = after
+	}
 }
 
 // marks is n placeholders, separated by commas.

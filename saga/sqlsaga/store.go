@@ -3,6 +3,7 @@ package sqlsaga
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
@@ -18,13 +19,16 @@ type Store struct {
 	dialect Dialect
 	prefix  string
 	stmts   statements
+
+	prepared prepared
 }
 
-var _ saga.Store = (*Store)(nil)
+var _ saga.TxStore = (*Store)(nil)
 
 // statements are the texts with the prefix filled in.
 type statements struct {
-	create, claim, change, heartbeat, event, load, history, ended, purgeEvents, purge string
+	create, claim, hold, wait, await, afterLease, end, heartbeat, event, received, deliver, load, history, ended,
+	purgeEvents, purge string
 }
 
 // Option sets up a Store.
@@ -51,7 +55,7 @@ func New(db *sql.DB, d Dialect, opts ...Option) (*Store, error) {
 		return nil, errors.New("sqlsaga: the database is nil")
 	}
 	if d.name == "" {
-		return nil, errors.New("sqlsaga: the dialect is empty: use SQLite()")
+		return nil, errors.New("sqlsaga: the dialect is empty: use SQLite, PostgreSQL or MySQL")
 	}
 	s := &Store{db: db, dialect: d, prefix: "backstay_"}
 	for _, opt := range opts {
@@ -66,46 +70,35 @@ func New(db *sql.DB, d Dialect, opts ...Option) (*Store, error) {
 	return s, nil
 }
 
-// Schema is the statements that Migrate runs, for those who keep their schema elsewhere.
-func (s *Store) Schema() []string {
-	all := make([]string, len(s.dialect.schema))
-	for i, stmt := range s.dialect.schema {
-		all[i] = s.dialect.text(s.prefix, stmt)
-	}
-	return all
-}
-
-// Migrate creates what is missing of the tables and indexes, and is safe to call at every start, by several processes at
-// once.
-func (s *Store) Migrate(ctx context.Context) error {
-	for _, stmt := range s.Schema() {
-		if _, err := s.db.ExecContext(ctx, stmt); err != nil {
-			return fmt.Errorf("sqlsaga: migrate: %w", err)
-		}
-	}
-	return nil
-}
-
-const columns = `id, definition, version, status, direction, step, attempt, rejected, doubt, cause, error, state,
-	owner, token, due_ms, created_ms, updated_ms`
+// written are the columns that Create writes, and columns those that are read.
+const (
+	written = `id, definition, version, status, direction, step, attempt, rejected, doubt, cause, error, state, owner, parent,
+	awaits, timer_ns, marks, received, mail`
+	columns = written + `, token, due_ms, created_ms, updated_ms`
+)
 
 func (s *Store) texts() statements {
 	text := func(query string) string { return s.dialect.text(s.prefix, query) }
 	return statements{
-		create: text(`{insert}{prefix}sagas (` + columns + `) VALUES (` + marks(13) + `, 1, {now} + ?, {now}, {now}){ignore}`),
+		create: text(`{insert}{prefix}sagas (` + columns + `) VALUES (` + marks(19) + `, 1, {now} + ?, {now}, {now}){ignore}`),
 		claim: text(`UPDATE {prefix}sagas SET attempt = attempt + CASE WHEN owner <> '' THEN 1 ELSE 0 END,
 			doubt = CASE WHEN owner <> '' THEN 1 ELSE doubt END,
 			owner = ?, token = token + 1, due_ms = {now} + ?, updated_ms = {now}
 			WHERE id = ? AND token = ? AND due_ms <= {now}`),
-		change: text(`UPDATE {prefix}sagas SET status = ?, direction = ?, step = ?, attempt = ?, rejected = ?, doubt = ?,
-			cause = ?, error = ?, state = ?, owner = CASE WHEN ? THEN owner ELSE '' END, token = token + 1,
-			due_ms = CASE ? WHEN 'at' THEN {now} + ? WHEN 'same' THEN due_ms ELSE NULL END, updated_ms = {now}
-			WHERE id = ? AND token = ?`),
-		heartbeat: text(`UPDATE {prefix}sagas SET due_ms = {now} + ?, updated_ms = {now} WHERE id = ? AND token = ?`),
+		hold: text(`UPDATE {prefix}sagas SET ` + changed + `due_ms = {now} + ? WHERE id = ? AND token = ?`),
+		wait: text(`UPDATE {prefix}sagas SET ` + changed + `owner = '', due_ms = {now} + ? WHERE id = ? AND token = ?`),
+		await: text(`UPDATE {prefix}sagas SET ` + changed + `owner = '',
+			due_ms = CASE WHEN mail > ? THEN {now} ELSE {now} + ? END WHERE id = ? AND token = ?`),
+		afterLease: text(`UPDATE {prefix}sagas SET ` + changed + `owner = '' WHERE id = ? AND token = ?`),
+		end:        text(`UPDATE {prefix}sagas SET ` + changed + `owner = '', due_ms = NULL WHERE id = ? AND token = ?`),
+		heartbeat:  text(`UPDATE {prefix}sagas SET due_ms = {now} + ?, updated_ms = {now} WHERE id = ? AND token = ?`),
 		// The time is that of the change which the event belongs to: the clock may have moved on since.
-		event: text(`INSERT INTO {prefix}saga_events VALUES (` + marks(8) + `,
-			(SELECT updated_ms FROM {prefix}sagas WHERE id = ?) - ?, (SELECT updated_ms FROM {prefix}sagas WHERE id = ?))`),
-		load: text(`SELECT ` + columns + ` FROM {prefix}sagas WHERE id = ?`),
+		event: text(`INSERT INTO {prefix}saga_events (saga_id, token, step, direction, attempt, outcome, error, owner, started_ms, ended_ms)
+			SELECT id, token - 1, ` + marks(6) + `, updated_ms - ?, updated_ms FROM {prefix}sagas WHERE id = ?`),
+		received: text(`SELECT received, mail FROM {prefix}sagas WHERE id = ? AND status IN ('running', 'compensating', 'stuck'){lock}`),
+		deliver: text(`UPDATE {prefix}sagas SET received = ?, mail = ?,
+			due_ms = CASE WHEN owner = '' AND awaits <> '' AND due_ms IS NOT NULL THEN {now} ELSE due_ms END WHERE id = ?`),
+		load: text(`SELECT ` + columns + `, 0 FROM {prefix}sagas WHERE id = ?`),
 		history: text(`SELECT step, direction, attempt, outcome, error, owner, started_ms, ended_ms
 			FROM {prefix}saga_events WHERE saga_id = ? ORDER BY token`),
 		ended: text(`SELECT id FROM {prefix}sagas WHERE status IN ('completed', 'compensated', 'aborted')
@@ -114,6 +107,10 @@ func (s *Store) texts() statements {
 		purge:       text(`DELETE FROM {prefix}sagas WHERE id = ?`),
 	}
 }
+
+// changed is what every change of an instance sets; the owner and the due time differ.
+const changed = `status = ?, direction = ?, step = ?, attempt = ?, rejected = ?, doubt = ?, cause = ?, error = ?, state = ?,
+	awaits = ?, timer_ns = ?, marks = ?, token = token + 1, updated_ms = {now}, `
 
 // execer is a *sql.DB or *sql.Tx.
 type execer interface {
@@ -130,8 +127,17 @@ func (s *Store) create(ctx context.Context, db execer, in saga.Instance, lease t
 	if in.Owner == "" {
 		lease = 0
 	}
-	n, err := affected(db.ExecContext(ctx, s.stmts.create, in.ID, in.Name, in.Version, in.Status, in.Direction, in.Step,
-		in.Attempt, in.Rejected, in.Doubt, in.Cause, in.Error, string(in.State), in.Owner, millis(lease)))
+	marks, err := encode(in.Marks)
+	if err != nil {
+		return false, err
+	}
+	received, err := encode(in.Received)
+	if err != nil {
+		return false, err
+	}
+	n, err := affected(db.ExecContext(ctx, s.stmts.create, in.ID, in.Name, in.Version, string(in.Status), string(in.Direction),
+		in.Step, in.Attempt, in.Rejected, flag(in.Doubt), in.Cause, in.Error, string(in.State), in.Owner, in.Parent, in.Awaits,
+		int64(in.Timer), marks, received, len(in.Received), millis(lease)))
 	if err != nil {
 		return false, fmt.Errorf("sqlsaga: create instance %q: %w", in.ID, err)
 	}
@@ -180,7 +186,7 @@ func (s *Store) Load(ctx context.Context, id string) (saga.Instance, []saga.Even
 // stay. Call it regularly, with an age beyond any repetition of the calls that start them: a purged ID can be started anew.
 func (s *Store) Purge(ctx context.Context, age time.Duration, limit int) (int, error) {
 	n := 0
-	err := s.inTx(ctx, func(tx *sql.Tx) error {
+	err := s.inTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		ids, err := collect(ctx, tx, s.stmts.ended, func(rows *sql.Rows) (id string, err error) {
 			err = rows.Scan(&id)
 			return id, err
@@ -207,6 +213,32 @@ func affected(res sql.Result, err error) (int64, error) {
 		return 0, err
 	}
 	return res.RowsAffected()
+}
+
+// flag is how a truth value is kept.
+func flag(v bool) int {
+	if v {
+		return 1
+	}
+	return 0
+}
+
+// encode is the JSON form of a map; nothing for an empty one.
+func encode[V any](m map[string]V) (string, error) {
+	if len(m) == 0 {
+		return "", nil
+	}
+	data, err := json.Marshal(m)
+	return string(data), err
+}
+
+// decode reads what encode has written.
+func decode[V any](text string) (m map[string]V, err error) {
+	if text == "" {
+		return nil, nil
+	}
+	err = json.Unmarshal([]byte(text), &m)
+	return m, err
 }
 
 // millis rounds up: nothing becomes due early.
