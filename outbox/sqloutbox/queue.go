@@ -211,7 +211,7 @@ func (s *Store) hold(ctx context.Context, tx *sql.Tx, failed []outbox.Failure) e
 			r := f.Record
 			args = append(args, r.Lane, r.Seq, r.Attempts, f.Err.Error(), f.Delay.Milliseconds(), f.Parked)
 		}
-		query := s.text.hold + rowList(s.text.holdRow, len(chunk)) + s.text.holdReplace
+		query := s.bind(s.text.hold + rowList(s.text.holdRow, len(chunk)) + s.text.holdReplace)
 		if _, err := tx.ExecContext(ctx, query, args...); err != nil {
 			return err
 		}

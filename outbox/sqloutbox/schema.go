@@ -18,6 +18,11 @@ func (s *Store) Schema() string {
 // Migrate creates what is missing. It may be run again, and by several processes at once; it never drops anything.
 func (s *Store) Migrate(ctx context.Context) error {
 	err := s.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		if s.dialect.migrateLock != "" {
+			if _, err := tx.ExecContext(ctx, s.sql(s.dialect.migrateLock)); err != nil {
+				return err
+			}
+		}
 		for _, statement := range s.dialect.schema {
 			if _, err := tx.ExecContext(ctx, s.sql(statement)); err != nil {
 				return err
