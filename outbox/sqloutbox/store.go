@@ -63,7 +63,7 @@ type texts struct {
 	insert, insertMany, fetch, backlog, held     string
 	leases, alive, join, bury, dead              string
 	parked, claim, result, save, forget, expired string
-	hold, holdRow, holdReplace                   string
+	hold, holdRow, holdReplace, lockParked, edit string
 }
 
 // New returns a Store on db without touching the database: call Migrate or Verify before use. It fails on a nil db, on the zero
@@ -129,6 +129,8 @@ func (s *Store) prepareTexts() {
 		alive:       s.sql("SELECT COUNT(*) FROM {p}outbox_relays"),
 		dead:        s.sql("DELETE FROM {p}outbox_relays WHERE owner = ? AND NOT EXISTS (SELECT 1 FROM {p}outbox_leases WHERE owner = ?)"),
 		parked:      s.sql("SELECT " + columns + ", h.attempts, h.seq, h.error, h.parked_at FROM {p}outbox_holds h JOIN {p}outbox o ON o.seq = h.seq WHERE h.parked_at IS NOT NULL AND h.seq > ? ORDER BY h.seq LIMIT ?"),
+		lockParked:  s.sql("SELECT seq FROM {p}outbox_holds WHERE seq = ? AND parked_at IS NOT NULL{lock}"),
+		edit:        s.sql("UPDATE {p}outbox SET topic = ?, header = ?, payload = ? WHERE seq = ?"),
 		claim:       s.sql(s.dialect.claim),
 		result:      s.sql("SELECT result FROM {p}inbox WHERE consumer = ? AND id = ?"),
 		save:        s.sql("UPDATE {p}inbox SET result = ? WHERE consumer = ? AND id = ?"),
