@@ -229,7 +229,7 @@ func fail[Tx any](t *testing.T, s Store[Tx], l outbox.Leases, f outbox.Failure) 
 	t.Helper()
 	f.Record = fetch(t, s, l, 1)[0]
 	f.Record.Attempts++
-	f.Err = errors.New("refused ✓ 'quoted'")
+	f.Err = errors.New("refused ✓ 'quoted' \x00 \xff") // as a broker's answer may be
 	ok(t, s.Settle(waiting(t), l, nil, []outbox.Failure{f}))
 }
 

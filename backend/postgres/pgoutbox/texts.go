@@ -1,0 +1,62 @@
+package pgoutbox
+
+import "strings"
+
+// texts are the statements, with the prefix filled in.
+type texts struct {
+	insertOne, insertOneNotify, insertMany, insertManyNotify, lockKeys string
+
+	fetch, remove, hold, next, last, writers   string
+	claim, result, save, forget, listen, alive string
+}
+
+func textsOf(prefix string) texts {
+	const (
+		now     = "floor(date_part('epoch', clock_timestamp()) * 1000)::bigint"
+		columns = "lane, id, topic, msg_key, header, payload, sent_at"
+		insert  = "INSERT INTO {p}outbox (" + columns + ") "
+		one     = insert + "VALUES ($1, $2, $3, $4, $5, $6, $7)"
+		// The rows are sorted before the outer query draws their numbers.
+		many = insert + "SELECT " + columns +
+			" FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::bigint[])" +
+			" WITH ORDINALITY AS r (" + columns + ", n) ORDER BY n"
+		// Locked in the order of the buckets, as Lease locks them. A lease that was lost while this waited is judged anew.
+		held = "held AS MATERIALIZED (SELECT bucket FROM {p}outbox_leases WHERE owner = $1 AND epoch <> 0 AND epoch = ($2::bigint[])[bucket + 1]" +
+			" ORDER BY bucket FOR UPDATE)"
+		answer = " SELECT COALESCE(array_agg(bucket), '{}')::bigint[] FROM held"
+	)
+	fill := func(text string) string {
+		return strings.NewReplacer("{p}", prefix, "{channel}", channel(prefix)).Replace(text)
+	}
+	notify := func(insert string) string {
+		return fill("WITH stored AS (" + insert + ") SELECT pg_notify('{channel}', '')")
+	}
+	return texts{
+		insertOne: fill(one), insertOneNotify: notify(one),
+		insertMany: fill(many), insertManyNotify: notify(many),
+		// The locks of two outboxes differ by the hash of the table's name.
+		lockKeys: fill("SELECT pg_advisory_xact_lock(lane # hashtextextended('{p}outbox', 0)) FROM unnest($1::bigint[]) AS lane"),
+		fetch: fill("SELECT o.seq, o.lane, o.id, o.topic, o.msg_key, o.header, o.payload, o.sent_at, COALESCE(h.attempts, 0), COALESCE(h.seq, 0) " +
+			"FROM {p}outbox o LEFT JOIN {p}outbox_holds h ON h.lane = o.lane " +
+			"WHERE o.seq > $1 AND ($2::bigint >> (o.lane & 63)::int) & 1 = 1 " +
+			"AND (h.lane IS NULL OR h.parked_at IS NULL AND h.due_at <= (SELECT " + now + ")) ORDER BY o.seq LIMIT $3"),
+		remove: fill("WITH " + held + ", gone AS (DELETE FROM {p}outbox WHERE seq = ANY($3::bigint[]) AND (lane & 63) IN (SELECT bucket FROM held))" +
+			", free AS (DELETE FROM {p}outbox_holds WHERE seq = ANY($3::bigint[]) AND (lane & 63) IN (SELECT bucket FROM held))" + answer),
+		hold: fill("WITH " + held + ", kept AS (INSERT INTO {p}outbox_holds (lane, seq, attempts, error, due_at, parked_at)" +
+			" SELECT lane, seq, attempts, error, " + now + " + delay, CASE WHEN parked THEN " + now + " END" +
+			" FROM unnest($3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::bigint[], $8::boolean[])" +
+			" AS f (lane, seq, attempts, error, delay, parked) WHERE (lane & 63) IN (SELECT bucket FROM held)" +
+			" ON CONFLICT (lane) DO UPDATE SET seq = excluded.seq, attempts = excluded.attempts," +
+			" error = excluded.error, due_at = excluded.due_at, parked_at = excluded.parked_at)" + answer),
+		next: fill("SELECT seq FROM {p}outbox WHERE seq > $1 ORDER BY seq LIMIT 1"),
+		last: fill("SELECT COALESCE(pg_sequence_last_value(pg_get_serial_sequence('{p}outbox', 'seq')::regclass), 0)"),
+		writers: fill("SELECT virtualtransaction FROM pg_locks WHERE locktype = 'relation' AND mode = 'RowExclusiveLock' AND granted " +
+			"AND relation = '{p}outbox'::regclass AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"),
+		claim:  fill("INSERT INTO {p}inbox (consumer, id, expires_at) VALUES ($1, $2, " + now + " + $3) ON CONFLICT DO NOTHING"),
+		result: fill("SELECT result FROM {p}inbox WHERE consumer = $1 AND id = $2"),
+		save:   fill("UPDATE {p}inbox SET result = $1 WHERE consumer = $2 AND id = $3"),
+		forget: fill("DELETE FROM {p}inbox WHERE consumer = $1 AND id = $2"),
+		listen: fill(`LISTEN "{channel}"`),
+		alive:  "SELECT 1",
+	}
+}
