@@ -15,7 +15,10 @@ type Dialect struct {
 	migrateLock string
 	// insertMany, where it is not empty, stores any number of rows from seven parameters, each an array as text.
 	insertMany string
-	// lock ends a SELECT of rows that must not change before the transaction ends.
+	// guard, where it is not empty, joins a row to the SELECT that locks the leases, and thereby has the database end the transaction
+	// when its process falls silent. A process that is stopped, and not dead, would hold up every other relay.
+	guard string
+	// lock ends a SELECT of rows that must not change before the transaction ends. Their table is called l.
 	lock string
 	// claim inserts an inbox row (consumer, id, expiry) unless there is one.
 	claim string

@@ -21,7 +21,8 @@ func PostgreSQL() Dialect {
 		numbered:    true,
 		inMask:      "(?::bigint >> (o.lane & 63)::int) & 1 = 1",
 		migrateLock: "SELECT pg_advisory_xact_lock(hashtextextended('backstay migrate {p}outbox', 0))",
-		lock:        " FOR UPDATE",
+		lock:        " FOR UPDATE OF l",
+		guard:       "(SELECT set_config('idle_in_transaction_session_timeout', '3000', true)) AS guard, ",
 		claim:       "INSERT INTO {p}inbox (consumer, id, expires_at) VALUES (?, ?, " + now + " + ?) ON CONFLICT DO NOTHING",
 		holdRow:     "(?, ?, ?, ?, " + now + " + ?, CASE WHEN ? THEN " + now + " END)",
 		holdReplace: " ON CONFLICT (lane) DO UPDATE SET seq = excluded.seq, attempts = excluded.attempts, " +

@@ -93,7 +93,7 @@ func (s *Store) sql(text string) string {
 
 // fill fills in the prefix and the clock.
 func (s *Store) fill(text string) string {
-	return strings.NewReplacer("{p}", s.prefix, "{now}", s.dialect.now, "{lock}", s.dialect.lock, "{inMask}", s.dialect.inMask).Replace(text)
+	return strings.NewReplacer("{p}", s.prefix, "{now}", s.dialect.now, "{lock}", s.dialect.lock, "{guard}", s.dialect.guard, "{inMask}", s.dialect.inMask).Replace(text)
 }
 
 // number replaces each ? by $1, $2 and so on. No text of this package has a question mark of another meaning.
@@ -122,14 +122,14 @@ func (s *Store) prepareTexts() {
 		backlog: s.sql("SELECT (SELECT COUNT(*) FROM (SELECT 1 FROM {p}outbox LIMIT 100000) AS counted), " +
 			"(SELECT COUNT(*) FROM {p}outbox_holds WHERE parked_at IS NOT NULL), " +
 			"COALESCE((SELECT {now} - stored_at FROM {p}outbox ORDER BY seq LIMIT 1), 0)"),
-		held:        s.sql("SELECT bucket, epoch FROM {p}outbox_leases WHERE owner = ? ORDER BY bucket{lock}"),
-		leases:      s.sql("SELECT bucket, owner, epoch, CASE WHEN expires_at <= {now} THEN 1 ELSE 0 END FROM {p}outbox_leases ORDER BY bucket{lock}"),
+		held:        s.sql("SELECT bucket, epoch FROM {guard}{p}outbox_leases l WHERE owner = ? ORDER BY bucket{lock}"),
+		leases:      s.sql("SELECT bucket, owner, epoch, CASE WHEN expires_at <= {now} THEN 1 ELSE 0 END FROM {guard}{p}outbox_leases l ORDER BY bucket{lock}"),
 		bury:        s.sql("DELETE FROM {p}outbox_relays WHERE owner = ? OR expires_at <= {now}"),
 		join:        s.sql("INSERT INTO {p}outbox_relays (owner, expires_at) VALUES (?, {now} + ?)"),
 		alive:       s.sql("SELECT COUNT(*) FROM {p}outbox_relays"),
 		dead:        s.sql("DELETE FROM {p}outbox_relays WHERE owner = ? AND NOT EXISTS (SELECT 1 FROM {p}outbox_leases WHERE owner = ?)"),
 		parked:      s.sql("SELECT " + columns + ", h.attempts, h.seq, h.error, h.parked_at FROM {p}outbox_holds h JOIN {p}outbox o ON o.seq = h.seq WHERE h.parked_at IS NOT NULL AND h.seq > ? ORDER BY h.seq LIMIT ?"),
-		lockParked:  s.sql("SELECT seq FROM {p}outbox_holds WHERE seq = ? AND parked_at IS NOT NULL{lock}"),
+		lockParked:  s.sql("SELECT seq FROM {p}outbox_holds l WHERE seq = ? AND parked_at IS NOT NULL{lock}"),
 		edit:        s.sql("UPDATE {p}outbox SET topic = ?, header = ?, payload = ? WHERE seq = ?"),
 		claim:       s.sql(s.dialect.claim),
 		result:      s.sql("SELECT result FROM {p}inbox WHERE consumer = ? AND id = ?"),

@@ -14,7 +14,7 @@ import (
 )
 
 // Patience bounds the wait for a server, generously: a loaded machine is no failure.
-const Patience = 90 * time.Second
+const Patience = 60 * time.Second
 
 var names atomic.Int64
 
