@@ -46,7 +46,7 @@ func PostgreSQL() Dialect {
 	sent_at    BIGINT  NOT NULL,
 	stored_at  BIGINT  NOT NULL DEFAULT (` + now + `)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000,
-	autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 50000, autovacuum_vacuum_cost_delay = 0)`,
+	autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 10000, autovacuum_vacuum_cost_delay = 0)`,
 			`CREATE TABLE IF NOT EXISTS {p}outbox_holds (
 	lane       BIGINT  PRIMARY KEY,
 	seq        BIGINT  NOT NULL,

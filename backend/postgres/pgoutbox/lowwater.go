@@ -48,6 +48,13 @@ func (s *Store) lowWater(ctx context.Context) (int64, error) {
 	return s.raise(ctx, low)
 }
 
+// now is the mark as it is.
+func (m *mark) now() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.low
+}
+
 // seen lowers the mark where a row was found that it hides.
 func (m *mark) seen(seq int64) {
 	m.mu.Lock()
@@ -68,7 +75,7 @@ func (s *Store) raise(ctx context.Context, low int64) (int64, error) {
 		return 0, err
 	}
 	next := last + 1
-	if err := s.pool.QueryRow(ctx, s.text.next, low).Scan(&next); err != nil && err != pgx.ErrNoRows {
+	if err := s.pool.QueryRow(ctx, s.text.next, planned, low).Scan(&next); err != nil && err != pgx.ErrNoRows {
 		return 0, err
 	}
 	m := &s.mark

@@ -24,9 +24,14 @@ func (s *Store) Release(ctx context.Context, l outbox.Leases) error {
 }
 
 // Backlog implements outbox.Queue. It counts up to 100 000 pending messages.
-func (s *Store) Backlog(ctx context.Context) (b outbox.Backlog, err error) {
-	err = s.portable(func(p *sqloutbox.Store) error { b, err = p.Backlog(ctx); return err })
-	return b, err
+func (s *Store) Backlog(ctx context.Context) (outbox.Backlog, error) {
+	var b outbox.Backlog
+	var age int64
+	if err := s.pool.QueryRow(ctx, s.text.backlog, planned, s.mark.now()).Scan(&b.Pending, &b.Parked, &age); err != nil {
+		return b, fmt.Errorf("pgoutbox: backlog: %w", err)
+	}
+	b.OldestAge = time.Duration(max(age, 0)) * time.Millisecond
+	return b, nil
 }
 
 // Fetch implements outbox.Queue.
@@ -35,20 +40,20 @@ func (s *Store) Fetch(ctx context.Context, l outbox.Leases, limit int) ([]outbox
 	if err != nil {
 		return nil, fmt.Errorf("pgoutbox: fetch: low-water mark: %w", err)
 	}
-	rows, err := s.pool.Query(ctx, s.text.fetch, low, int64(l.Mask()), limit)
-	if err != nil {
-		return nil, fmt.Errorf("pgoutbox: fetch: %w", err)
-	}
-	defer rows.Close()
 	var records []outbox.Record
-	for rows.Next() {
-		r, err := scanRecord(rows)
-		if err != nil {
-			return nil, fmt.Errorf("pgoutbox: fetch: %w", err)
+	var batch pgx.Batch // one round trip and one transaction
+	batch.Queue(s.text.inOrder)
+	batch.Queue(s.text.fetch, low, int64(l.Mask()), limit).Query(func(rows pgx.Rows) error {
+		for rows.Next() {
+			r, err := scanRecord(rows)
+			if err != nil {
+				return err
+			}
+			records = append(records, r)
 		}
-		records = append(records, r)
-	}
-	if err := rows.Err(); err != nil {
+		return rows.Err()
+	})
+	if err := s.pool.SendBatch(ctx, &batch).Close(); err != nil {
 		return nil, fmt.Errorf("pgoutbox: fetch: %w", err)
 	}
 	if len(records) > 0 {
@@ -78,48 +83,79 @@ func scanRecord(rows pgx.Rows) (outbox.Record, error) {
 	return r, nil
 }
 
-// Settle implements outbox.Queue, in one round trip: the fencing check and the change it protects are one statement, or two of
-// one transaction where something has failed.
-func (s *Store) Settle(ctx context.Context, l outbox.Leases, published []outbox.Record, failed []outbox.Failure) error {
-	var batch pgx.Batch
-	var held [outbox.Buckets]bool
-	see := func(row pgx.Row) error {
-		var buckets []int64
-		if err := row.Scan(&buckets); err != nil {
-			return err
-		}
-		for _, b := range buckets {
-			held[b] = true
-		}
+// planned has the server plan a statement each time it is executed. A plan that is kept, made while the table was small, would read all
+// of it when it has grown.
+const planned = pgx.QueryExecModeCacheDescribe
+
+// Settle implements outbox.Queue, with one statement, which checks the fence and makes the change, or where some were published and
+// some failed with a transaction of two.
+func (s *Store) Settle(ctx context.Context, l outbox.Leases, published []outbox.Record, failed []outbox.Failure) (err error) {
+	var held holders
+	switch {
+	case len(published)+len(failed) == 0:
 		return nil
+	case len(failed) == 0:
+		err = s.remove(ctx, s.pool, &held, l, published)
+	case len(published) == 0:
+		err = s.hold(ctx, s.pool, &held, l, failed)
+	default:
+		err = pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
+			if err := s.remove(ctx, tx, &held, l, published); err != nil {
+				return err
+			}
+			return s.hold(ctx, tx, &held, l, failed)
+		})
 	}
-	if len(published) > 0 {
-		batch.Queue(s.text.remove, l.Owner, l.Epochs[:], seqs(published)).QueryRow(see)
-	}
-	if len(failed) > 0 {
-		batch.Queue(s.text.hold, append([]any{l.Owner, l.Epochs[:]}, columns(failed)...)...).QueryRow(see)
-	}
-	if batch.Len() == 0 {
-		return nil
-	}
-	if err := s.pool.SendBatch(ctx, &batch).Close(); err != nil {
+	if err != nil {
 		return fmt.Errorf("pgoutbox: settle: %w", err)
 	}
-	refused := 0
-	for _, r := range published {
-		if !held[r.Bucket()] {
-			refused++
-		}
-	}
-	for _, f := range failed {
-		if !held[f.Record.Bucket()] {
-			refused++
-		}
-	}
-	if refused > 0 {
+	if refused := held.refuse(published, failed); refused > 0 {
 		return fmt.Errorf("pgoutbox: settle: %d of %d messages: %w", refused, len(published)+len(failed), outbox.ErrFenced)
 	}
 	return nil
+}
+
+type querier interface {
+	QueryRow(ctx context.Context, text string, args ...any) pgx.Row
+}
+
+// remove deletes messages, and the holds of which they were the head.
+func (s *Store) remove(ctx context.Context, q querier, held *holders, l outbox.Leases, records []outbox.Record) error {
+	return held.scan(q.QueryRow(ctx, s.text.remove, planned, l.Owner, l.Epochs[:], seqs(records)))
+}
+
+// hold makes the lanes of what failed wait.
+func (s *Store) hold(ctx context.Context, q querier, held *holders, l outbox.Leases, failed []outbox.Failure) error {
+	return held.scan(q.QueryRow(ctx, s.text.hold, append([]any{planned, l.Owner, l.Epochs[:]}, columns(failed)...)...))
+}
+
+// holders tells which buckets the owner still had.
+type holders [outbox.Buckets]bool
+
+func (h *holders) scan(row pgx.Row) error {
+	var buckets []int64
+	if err := row.Scan(&buckets); err != nil {
+		return err
+	}
+	for _, b := range buckets {
+		h[b] = true
+	}
+	return nil
+}
+
+// refuse counts the messages in buckets that it had no more.
+func (h *holders) refuse(published []outbox.Record, failed []outbox.Failure) (n int) {
+	for _, r := range published {
+		if !h[r.Bucket()] {
+			n++
+		}
+	}
+	for _, f := range failed {
+		if !h[f.Record.Bucket()] {
+			n++
+		}
+	}
+	return n
 }
 
 func seqs(records []outbox.Record) []int64 {

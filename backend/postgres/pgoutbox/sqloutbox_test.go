@@ -30,6 +30,7 @@ func newSQL(t testing.TB, db *sql.DB, prefix string) *sqloutbox.Store {
 }
 
 func TestSQLConformance(t *testing.T) {
+	t.Parallel()
 	outboxtest.Run(t, outboxtest.Harness[*sql.Tx]{
 		ConcurrentTx: true,
 		New: func(t *testing.T) outboxtest.Store[*sql.Tx] {
@@ -41,6 +42,7 @@ func TestSQLConformance(t *testing.T) {
 }
 
 func TestSQLMigrateIsIdempotentAndConcurrent(t *testing.T) {
+	t.Parallel()
 	url := pgtest.Database(t)
 	var wg sync.WaitGroup
 	for range 8 {
@@ -62,6 +64,7 @@ func TestSQLMigrateIsIdempotentAndConcurrent(t *testing.T) {
 }
 
 func TestSQLVerifySaysWhatIsMissing(t *testing.T) {
+	t.Parallel()
 	db := openSQL(t, pgtest.Database(t))
 	s := newSQL(t, db, "Mine_")
 	err := s.Verify(t.Context())

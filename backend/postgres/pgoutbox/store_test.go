@@ -38,6 +38,7 @@ func store(t testing.TB, ob *outbox.Outbox[pgx.Tx], msgs ...pubsub.Message) {
 }
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	outboxtest.Run(t, outboxtest.Harness[pgx.Tx]{
 		ConcurrentTx: true,
 		New: func(t *testing.T) outboxtest.Store[pgx.Tx] {
@@ -48,6 +49,7 @@ func TestConformance(t *testing.T) {
 }
 
 func TestConformanceWithKeyLock(t *testing.T) {
+	t.Parallel()
 	outboxtest.Run(t, outboxtest.Harness[pgx.Tx]{
 		ConcurrentTx: true,
 		New: func(t *testing.T) outboxtest.Store[pgx.Tx] {

@@ -6,8 +6,8 @@ import "strings"
 type texts struct {
 	insertOne, insertOneNotify, insertMany, insertManyNotify, lockKeys string
 
-	fetch, remove, hold, next, last, writers   string
-	claim, result, save, forget, listen, alive string
+	inOrder, fetch, backlog, remove, hold, next, last, writers string
+	claim, result, save, forget, listen, alive                 string
 }
 
 func textsOf(prefix string) texts {
@@ -36,6 +36,13 @@ func textsOf(prefix string) texts {
 		insertMany: fill(many), insertManyNotify: notify(many),
 		// The locks of two outboxes differ by the hash of the table's name.
 		lockKeys: fill("SELECT pg_advisory_xact_lock(lane # hashtextextended('{p}outbox', 0)) FROM unnest($1::bigint[]) AS lane"),
+		// The planner knows nothing of the buckets and little of dead rows: it would read the whole table and sort it. This leaves it
+		// the index, in order, up to the limit. It holds until the end of the transaction.
+		inOrder: "SELECT set_config(name, 'off', true) FROM unnest(ARRAY['enable_seqscan', 'enable_bitmapscan', 'enable_sort'," +
+			" 'enable_hashjoin', 'enable_mergejoin']) AS name",
+		backlog: fill("SELECT (SELECT count(*) FROM (SELECT 1 FROM {p}outbox WHERE seq > $1 ORDER BY seq LIMIT 100000) AS counted), " +
+			"(SELECT count(*) FROM {p}outbox_holds WHERE parked_at IS NOT NULL), " +
+			"COALESCE((SELECT " + now + " - stored_at FROM {p}outbox WHERE seq > $1 ORDER BY seq LIMIT 1), 0)"),
 		fetch: fill("SELECT o.seq, o.lane, o.id, o.topic, o.msg_key, o.header, o.payload, o.sent_at, COALESCE(h.attempts, 0), COALESCE(h.seq, 0) " +
 			"FROM {p}outbox o LEFT JOIN {p}outbox_holds h ON h.lane = o.lane " +
 			"WHERE o.seq > $1 AND ($2::bigint >> (o.lane & 63)::int) & 1 = 1 " +

@@ -36,23 +36,16 @@ func Start(t testing.TB, args ...string) *Server {
 	return StartIn(t, "", args...)
 }
 
-// StartIn is Start with the cluster in parent, an existing directory, in place of the temporary one.
+// StartIn is Start with the tables in parent, an existing directory, and the write-ahead log in the temporary directory.
 func StartIn(t testing.TB, parent string, args ...string) *Server {
 	t.Helper()
 	s := &Server{bin: binaries(t), args: args, port: freePort(t)}
-	dir, err := os.MkdirTemp(parent, "bstest-postgres-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Dir = dir
-	t.Cleanup(func() {
-		s.Kill(t)
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
 	s.becomePostgres(t)
-	initdb := s.command("initdb", "-D", filepath.Join(dir, "data"), "-U", "postgres", "-A", "trust", "-N", "--no-locale", "-E", "UTF8")
+	wal := s.directory(t, "")
+	s.Dir = s.directory(t, parent)
+	t.Cleanup(func() { s.Kill(t) })
+	initdb := s.command("initdb", "-D", filepath.Join(s.Dir, "data"), "-X", filepath.Join(wal, "wal"),
+		"-U", "postgres", "-A", "trust", "-N", "--no-locale", "-E", "UTF8")
 	if out, err := initdb.CombinedOutput(); err != nil {
 		t.Fatalf("initdb: %v: %s", err, out)
 	}
@@ -60,11 +53,31 @@ func StartIn(t testing.TB, parent string, args ...string) *Server {
 	return s
 }
 
-// Binaries is the directory of the newest PostgreSQL installed.
+// directory makes one that belongs to the server's user. It is removed with the test, after the server has ended.
+func (s *Server) directory(t testing.TB, parent string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(parent, "bstest-postgres-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	if s.credential != nil {
+		if err := os.Chown(dir, int(s.credential.Uid), int(s.credential.Gid)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// binaries is the directory of the newest PostgreSQL installed.
 func binaries(t testing.TB) string {
 	t.Helper()
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
-	if path, err := exec.LookPath("initdb"); err == nil {
+	if path, err := exec.LookPath("initdb"); err == nil && len(found) == 0 {
 		found = append(found, path)
 	}
 	if len(found) == 0 {
@@ -86,12 +99,8 @@ func (s *Server) becomePostgres(t testing.TB) {
 	uid, _ := strconv.Atoi(u.Uid)
 	gid, _ := strconv.Atoi(u.Gid)
 	s.credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
-	if err := os.Chown(s.Dir, uid, gid); err != nil {
-		t.Fatal(err)
-	}
 }
 
-// command is a program of PostgreSQL's. It dies with this process where the system can do that.
 func (s *Server) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(context.Background(), filepath.Join(s.bin, name), args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.credential, Setpgid: true}
