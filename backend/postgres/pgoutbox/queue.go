@@ -49,6 +49,9 @@ func (s *Store) Fetch(ctx context.Context, l outbox.Leases, limit int) ([]outbox
 			if err != nil {
 				return err
 			}
+			if records == nil {
+				records = make([]outbox.Record, 0, min(limit, 1000)) // not for a look that finds nothing
+			}
 			records = append(records, r)
 		}
 		return rows.Err()
@@ -87,75 +90,40 @@ func scanRecord(rows pgx.Rows) (outbox.Record, error) {
 // of it when it has grown.
 const planned = pgx.QueryExecModeCacheDescribe
 
-// Settle implements outbox.Queue, with one statement, which checks the fence and makes the change, or where some were published and
-// some failed with a transaction of two.
-func (s *Store) Settle(ctx context.Context, l outbox.Leases, published []outbox.Record, failed []outbox.Failure) (err error) {
-	var held holders
-	switch {
-	case len(published)+len(failed) == 0:
+// Settle implements outbox.Queue, in one round trip, which is one transaction: the fencing check and the change that it protects are
+// one statement.
+func (s *Store) Settle(ctx context.Context, l outbox.Leases, published []outbox.Record, failed []outbox.Failure) error {
+	if len(published)+len(failed) == 0 {
 		return nil
-	case len(failed) == 0:
-		err = s.remove(ctx, s.pool, &held, l, published)
-	case len(published) == 0:
-		err = s.hold(ctx, s.pool, &held, l, failed)
-	default:
-		err = pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
-			if err := s.remove(ctx, tx, &held, l, published); err != nil {
-				return err
-			}
-			return s.hold(ctx, tx, &held, l, failed)
-		})
 	}
-	if err != nil {
+	var held int64 // a mask of buckets
+	see := func(row pgx.Row) error { return row.Scan(&held) }
+	var batch pgx.Batch
+	batch.Queue(s.text.inOrder)
+	if len(published) > 0 {
+		batch.Queue(s.text.remove, l.Owner, l.Epochs[:], seqs(published)).QueryRow(see)
+	}
+	if len(failed) > 0 { // after the messages ahead of them in their lanes have gone
+		batch.Queue(s.text.hold, append([]any{l.Owner, l.Epochs[:]}, columns(failed)...)...).QueryRow(see)
+	}
+	if err := s.pool.SendBatch(ctx, &batch).Close(); err != nil {
 		return fmt.Errorf("pgoutbox: settle: %w", err)
 	}
-	if refused := held.refuse(published, failed); refused > 0 {
-		return fmt.Errorf("pgoutbox: settle: %d of %d messages: %w", refused, len(published)+len(failed), outbox.ErrFenced)
-	}
-	return nil
-}
-
-type querier interface {
-	QueryRow(ctx context.Context, text string, args ...any) pgx.Row
-}
-
-// remove deletes messages, and the holds of which they were the head.
-func (s *Store) remove(ctx context.Context, q querier, held *holders, l outbox.Leases, records []outbox.Record) error {
-	return held.scan(q.QueryRow(ctx, s.text.remove, planned, l.Owner, l.Epochs[:], seqs(records)))
-}
-
-// hold makes the lanes of what failed wait.
-func (s *Store) hold(ctx context.Context, q querier, held *holders, l outbox.Leases, failed []outbox.Failure) error {
-	return held.scan(q.QueryRow(ctx, s.text.hold, append([]any{planned, l.Owner, l.Epochs[:]}, columns(failed)...)...))
-}
-
-// holders tells which buckets the owner still had.
-type holders [outbox.Buckets]bool
-
-func (h *holders) scan(row pgx.Row) error {
-	var buckets []int64
-	if err := row.Scan(&buckets); err != nil {
-		return err
-	}
-	for _, b := range buckets {
-		h[b] = true
-	}
-	return nil
-}
-
-// refuse counts the messages in buckets that it had no more.
-func (h *holders) refuse(published []outbox.Record, failed []outbox.Failure) (n int) {
+	refused := 0
 	for _, r := range published {
-		if !h[r.Bucket()] {
-			n++
+		if held>>r.Bucket()&1 == 0 {
+			refused++
 		}
 	}
 	for _, f := range failed {
-		if !h[f.Record.Bucket()] {
-			n++
+		if held>>f.Record.Bucket()&1 == 0 {
+			refused++
 		}
 	}
-	return n
+	if refused > 0 {
+		return fmt.Errorf("pgoutbox: settle: %d of %d messages: %w", refused, len(published)+len(failed), outbox.ErrFenced)
+	}
+	return nil
 }
 
 func seqs(records []outbox.Record) []int64 {

@@ -23,7 +23,8 @@ func textsOf(prefix string) texts {
 		// Locked in the order of the buckets, as Lease locks them. A lease that was lost while this waited is judged anew.
 		held = "held AS MATERIALIZED (SELECT bucket FROM {p}outbox_leases WHERE owner = $1 AND epoch <> 0 AND epoch = ($2::bigint[])[bucket + 1]" +
 			" ORDER BY bucket FOR UPDATE)"
-		answer = " SELECT COALESCE(array_agg(bucket), '{}')::bigint[] FROM held"
+		mask   = "(SELECT COALESCE(bit_or(1::bigint << bucket::int), 0) FROM held)"
+		inMask = "(" + mask + " >> (lane & 63)::int) & 1 = 1"
 	)
 	fill := func(text string) string {
 		return strings.NewReplacer("{p}", prefix, "{channel}", channel(prefix)).Replace(text)
@@ -47,14 +48,15 @@ func textsOf(prefix string) texts {
 			"FROM {p}outbox o LEFT JOIN {p}outbox_holds h ON h.lane = o.lane " +
 			"WHERE o.seq > $1 AND ($2::bigint >> (o.lane & 63)::int) & 1 = 1 " +
 			"AND (h.lane IS NULL OR h.parked_at IS NULL AND h.due_at <= (SELECT " + now + ")) ORDER BY o.seq LIMIT $3"),
-		remove: fill("WITH " + held + ", gone AS (DELETE FROM {p}outbox WHERE seq = ANY($3::bigint[]) AND (lane & 63) IN (SELECT bucket FROM held))" +
-			", free AS (DELETE FROM {p}outbox_holds WHERE seq = ANY($3::bigint[]) AND (lane & 63) IN (SELECT bucket FROM held))" + answer),
+		remove: fill("WITH " + held +
+			", gone AS (DELETE FROM {p}outbox o USING unnest($3::bigint[]) AS s (seq) WHERE o.seq = s.seq AND " + inMask + ")" +
+			", free AS (DELETE FROM {p}outbox_holds WHERE seq = ANY($3::bigint[]) AND " + inMask + ") SELECT " + mask),
 		hold: fill("WITH " + held + ", kept AS (INSERT INTO {p}outbox_holds (lane, seq, attempts, error, due_at, parked_at)" +
 			" SELECT lane, seq, attempts, error, " + now + " + delay, CASE WHEN parked THEN " + now + " END" +
 			" FROM unnest($3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::bigint[], $8::boolean[])" +
-			" AS f (lane, seq, attempts, error, delay, parked) WHERE (lane & 63) IN (SELECT bucket FROM held)" +
+			" AS f (lane, seq, attempts, error, delay, parked) WHERE " + inMask +
 			" ON CONFLICT (lane) DO UPDATE SET seq = excluded.seq, attempts = excluded.attempts," +
-			" error = excluded.error, due_at = excluded.due_at, parked_at = excluded.parked_at)" + answer),
+			" error = excluded.error, due_at = excluded.due_at, parked_at = excluded.parked_at) SELECT " + mask),
 		next: fill("SELECT seq FROM {p}outbox WHERE seq > $1 ORDER BY seq LIMIT 1"),
 		last: fill("SELECT COALESCE(pg_sequence_last_value(pg_get_serial_sequence('{p}outbox', 'seq')::regclass), 0)"),
 		writers: fill("SELECT virtualtransaction FROM pg_locks WHERE locktype = 'relation' AND mode = 'RowExclusiveLock' AND granted " +
