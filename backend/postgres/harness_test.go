@@ -125,6 +125,16 @@ func wait(t testing.TB, what string, progress func() int, done func() bool) {
 	}
 }
 
+// within waits until done is closed.
+func within(t testing.TB, done <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-done:
+	case <-time.After(pgtest.Patience):
+		t.Fatalf("not within %v", pgtest.Patience)
+	}
+}
+
 // empty waits until nothing is pending.
 func empty(t testing.TB, q outbox.Queue) {
 	t.Helper()

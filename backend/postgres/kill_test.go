@@ -210,7 +210,7 @@ func TestSilentTransactionDoesNotHoldUpTheOthers(t *testing.T) {
 		gone := make(chan error, 1)
 		q := queue(t, proxy.URL(), kind)
 		go func() { _, err := q.Lease(ctx, "silent", time.Minute); gone <- err }()
-		<-silent
+		within(t, silent)
 		var p outboxtest.Publisher
 		run(t, s, &p, quick("other"))
 		write(t, outbox.New(s, outbox.Config{}), 1, 1)

@@ -83,7 +83,7 @@ func TestF16_ListeningConnectionDroppedSilently(t *testing.T) {
 	var p outboxtest.Publisher
 	relay, _ := run(t, s, &p, quick("relay"))
 	listen(t, listener, func() { wakes.Add(1); relay.Notify() })
-	<-silent
+	within(t, silent)
 	require.EqualValues(t, 1, wakes.Load())
 	write(t, outbox.New(s, outbox.Config{}), 1, 2)
 	empty(t, s)

@@ -68,13 +68,10 @@ func (s *Store) Fetch(ctx context.Context, l outbox.Leases, limit int) ([]outbox
 func scanRecord(rows pgx.Rows) (outbox.Record, error) {
 	var r outbox.Record
 	var header string
-	var sent, head int64
+	var sent int64
 	m := &r.Message
-	if err := rows.Scan(&r.Seq, &r.Lane, &m.ID, &m.Topic, &m.Key, &header, &m.Payload, &sent, &r.Attempts, &head); err != nil {
+	if err := rows.Scan(&r.Seq, &r.Lane, &m.ID, &m.Topic, &m.Key, &header, &m.Payload, &sent, &r.Attempts); err != nil {
 		return r, err
-	}
-	if head != r.Seq {
-		r.Attempts = 0 // they belong to the message that was the lane's head
 	}
 	m.Time = time.Unix(0, sent)
 	if header == "" {

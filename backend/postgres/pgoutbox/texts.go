@@ -23,8 +23,9 @@ func textsOf(prefix string) texts {
 		// Locked in the order of the buckets, as Lease locks them. A lease that was lost while this waited is judged anew.
 		held = "held AS MATERIALIZED (SELECT bucket FROM {p}outbox_leases WHERE owner = $1 AND epoch <> 0 AND epoch = ($2::bigint[])[bucket + 1]" +
 			" ORDER BY bucket FOR UPDATE)"
-		mask   = "(SELECT COALESCE(bit_or(1::bigint << bucket::int), 0) FROM held)"
-		inMask = "(" + mask + " >> (lane & 63)::int) & 1 = 1"
+		mask    = "(SELECT COALESCE(bit_or(1::bigint << bucket::int), 0) FROM held)"
+		anyHeld = "(SELECT EXISTS (SELECT 1 FROM {p}outbox_holds))"
+		inMask  = "(" + mask + " >> (lane & 63)::int) & 1 = 1"
 	)
 	fill := func(text string) string {
 		return strings.NewReplacer("{p}", prefix, "{channel}", channel(prefix)).Replace(text)
@@ -44,13 +45,17 @@ func textsOf(prefix string) texts {
 		backlog: fill("SELECT (SELECT count(*) FROM (SELECT 1 FROM {p}outbox WHERE seq > $1 ORDER BY seq LIMIT 100000) AS counted), " +
 			"(SELECT count(*) FROM {p}outbox_holds WHERE parked_at IS NOT NULL), " +
 			"COALESCE((SELECT " + now + " - stored_at FROM {p}outbox WHERE seq > $1 ORDER BY seq LIMIT 1), 0)"),
-		fetch: fill("SELECT o.seq, o.lane, o.id, o.topic, o.msg_key, o.header, o.payload, o.sent_at, COALESCE(h.attempts, 0), COALESCE(h.seq, 0) " +
-			"FROM {p}outbox o LEFT JOIN {p}outbox_holds h ON h.lane = o.lane " +
-			"WHERE o.seq > $1 AND ($2::bigint >> (o.lane & 63)::int) & 1 = 1 " +
-			"AND (h.lane IS NULL OR h.parked_at IS NULL AND h.due_at <= (SELECT " + now + ")) ORDER BY o.seq LIMIT $3"),
+		// While nothing is held, which is asked once, no row is looked up among the holds. The clock is read once, so that all of a lane
+		// is judged at one moment.
+		fetch: fill("WITH clock AS MATERIALIZED (SELECT " + now + " AS now) " +
+			"SELECT o.seq, o.lane, o.id, o.topic, o.msg_key, o.header, o.payload, o.sent_at, CASE WHEN " + anyHeld +
+			" THEN COALESCE((SELECT h.attempts FROM {p}outbox_holds h WHERE h.lane = o.lane AND h.seq = o.seq), 0) ELSE 0 END " +
+			"FROM {p}outbox o WHERE o.seq > $1 AND ($2::bigint >> (o.lane & 63)::int) & 1 = 1 AND (NOT " + anyHeld +
+			" OR NOT EXISTS (SELECT 1 FROM {p}outbox_holds h WHERE h.lane = o.lane" +
+			" AND (h.parked_at IS NOT NULL OR h.due_at > (SELECT now FROM clock)))) ORDER BY o.seq LIMIT $3"),
 		remove: fill("WITH " + held +
 			", gone AS (DELETE FROM {p}outbox o USING unnest($3::bigint[]) AS s (seq) WHERE o.seq = s.seq AND " + inMask + ")" +
-			", free AS (DELETE FROM {p}outbox_holds WHERE seq = ANY($3::bigint[]) AND " + inMask + ") SELECT " + mask),
+			", free AS (DELETE FROM {p}outbox_holds WHERE " + anyHeld + " AND seq = ANY($3::bigint[]) AND " + inMask + ") SELECT " + mask),
 		hold: fill("WITH " + held + ", kept AS (INSERT INTO {p}outbox_holds (lane, seq, attempts, error, due_at, parked_at)" +
 			" SELECT lane, seq, attempts, error, " + now + " + delay, CASE WHEN parked THEN " + now + " END" +
 			" FROM unnest($3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::bigint[], $8::boolean[])" +

@@ -31,6 +31,7 @@ type Proxy struct {
 	mu     sync.Mutex
 	judge  func(sent []byte) Verdict
 	conns  []net.Conn
+	ended  bool
 	group  sync.WaitGroup
 }
 
@@ -53,6 +54,9 @@ func NewProxy(t testing.TB, url string) *Proxy {
 	p.group.Go(func() { p.accept(l) })
 	t.Cleanup(func() {
 		_ = l.Close()
+		p.mu.Lock()
+		p.ended = true // what is being connected just now is closed as well
+		p.mu.Unlock()
 		p.Cut()
 		p.group.Wait()
 	})
@@ -62,7 +66,7 @@ func NewProxy(t testing.TB, url string) *Proxy {
 // URL is that of the same database through the proxy.
 func (p *Proxy) URL() string { return p.url }
 
-// Judge makes the proxy ask fn about everything that clients send from now on; nil passes all.
+// Judge makes the proxy ask fn, one call at a time, about everything that clients send from now on; nil passes all.
 func (p *Proxy) Judge(fn func(sent []byte) Verdict) {
 	if fn == nil {
 		fn = func([]byte) Verdict { return Pass }
@@ -109,8 +113,11 @@ func (p *Proxy) accept(l net.Listener) {
 		}
 		p.mu.Lock()
 		p.conns = append(p.conns, client, server)
-		p.mu.Unlock()
 		link := &link{p: p, client: client, server: server}
+		if p.ended {
+			link.close()
+		}
+		p.mu.Unlock()
 		p.group.Go(link.toServer)
 		p.group.Go(link.toClient)
 	}
@@ -137,15 +144,7 @@ func (l *link) toServer() {
 			l.end()
 			return
 		}
-		l.p.mu.Lock()
-		judge := l.p.judge
-		l.p.mu.Unlock()
-		l.mu.Lock()
-		if l.verdict == Pass {
-			l.verdict = judge(buffer[:n])
-		}
-		frozen := l.verdict == Freeze
-		l.mu.Unlock()
+		frozen := l.ask(buffer[:n])
 		if frozen {
 			continue // read and forgotten
 		}
@@ -154,6 +153,18 @@ func (l *link) toServer() {
 			return
 		}
 	}
+}
+
+// ask takes the proxy's verdict, one at a time, and reports whether the link is frozen.
+func (l *link) ask(sent []byte) bool {
+	l.p.mu.Lock()
+	defer l.p.mu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.verdict == Pass {
+		l.verdict = l.p.judge(sent)
+	}
+	return l.verdict == Freeze
 }
 
 func (l *link) toClient() {
