@@ -56,7 +56,7 @@ func StartIn(t testing.TB, parent string, args ...string) *Server {
 // directory makes one that belongs to the server's user. It is removed with the test, after the server has ended.
 func (s *Server) directory(t testing.TB, parent string) string {
 	t.Helper()
-	dir, err := os.MkdirTemp(parent, "bstest-postgres-")
+	dir, err := os.MkdirTemp(parent, "bstest-postgres-") //nolint:usetesting // another user must reach it, through directories that t.TempDir closes
 	if err != nil {
 		t.Fatal(err)
 	}
