@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/backstay-go/backstay/outbox"
+	"github.com/backstay-go/backstay/pubsub"
 )
 
 // memStore is the reference of the suite, and what the tests of time run on: it works in a synctest bubble.
@@ -260,6 +261,24 @@ func (s *memStore) Requeue(_ context.Context, seqs ...int64) (int, error) {
 
 func (s *memStore) Skip(_ context.Context, seqs ...int64) (int, error) {
 	return s.repair(seqs, true), nil
+}
+
+func (s *memStore) Edit(_ context.Context, seq int64, m pubsub.Message) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m.ID, m.Key = "", ""
+	if err := m.Validate(); err != nil {
+		return 0, err
+	}
+	for _, h := range s.holds {
+		if h.seq == seq && !h.parked.IsZero() {
+			r := s.records[seq]
+			r.Message.Topic, r.Message.Header, r.Message.Payload = m.Topic, m.Header, m.Payload
+			s.records[seq] = r
+			return 1, nil
+		}
+	}
+	return 0, nil
 }
 
 func (s *memStore) repair(seqs []int64, remove bool) (n int) {

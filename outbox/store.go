@@ -145,6 +145,9 @@ type Inspector interface {
 	Requeue(ctx context.Context, seqs ...int64) (int, error)
 	// Skip deletes parked messages, so that their keys go on without them, and reports how many there were.
 	Skip(ctx context.Context, seqs ...int64) (int, error)
+	// Edit replaces Topic, Header and Payload of a parked message by those of m, whose other fields it ignores, and reports whether
+	// there was such a message: 1 or 0. It stays parked until it is requeued. A topic or header that Message.Validate refuses is an error.
+	Edit(ctx context.Context, seq int64, m pubsub.Message) (int, error)
 }
 
 // InboxStore remembers what was handled. It is safe for concurrent use.

@@ -52,6 +52,7 @@ func Run[Tx any](t *testing.T, h Harness[Tx]) {
 		{"FetchJudgesDelaysAtOneMoment", testFetchAtOneMoment[Tx]},
 		{"ParkedHoldsItsKeyUntilRequeued", testRequeue[Tx]},
 		{"ParkedHoldsItsKeyUntilSkipped", testSkip[Tx]},
+		{"ParkedIsEdited", testEdit[Tx]},
 		{"RepairTouchesParkedOnly", testRepairTouchesParkedOnly[Tx]},
 		{"BacklogCounts", testBacklog[Tx]},
 		{"OrderPerKeyWithThreeRelays", testOrder[Tx]},

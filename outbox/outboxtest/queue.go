@@ -229,7 +229,7 @@ func fail[Tx any](t *testing.T, s Store[Tx], l outbox.Leases, f outbox.Failure) 
 	t.Helper()
 	f.Record = fetch(t, s, l, 1)[0]
 	f.Record.Attempts++
-	f.Err = errors.New("refused ✓ 'quoted'")
+	f.Err = errors.New("refused ✓ 'quoted' \x00 \xff") // as a broker's answer may be
 	ok(t, s.Settle(waiting(t), l, nil, []outbox.Failure{f}))
 }
 
@@ -317,6 +317,35 @@ func testSkip[Tx any](t *testing.T, h Harness[Tx]) {
 	n, err = s.Skip(waiting(t), p.Record.Seq)
 	ok(t, err)
 	equal(t, "skipped again", n, 0)
+}
+
+func testEdit[Tx any](t *testing.T, h Harness[Tx]) {
+	s := h.New(t)
+	l, p := park(t, s)
+	before := p.Record.Message
+	edited := pubsub.Message{ID: "ignored", Key: "ignored", Topic: "repaired", Header: pubsub.Header{"by": "å"}, Payload: []byte{0, 1, 2}}
+	n, err := s.Edit(waiting(t), p.Record.Seq, edited)
+	ok(t, err)
+	equal(t, "edited", n, 1)
+	equal(t, "due while it is parked still", ids(fetch(t, s, l, 10)), "y1 ")
+	if _, err := s.Edit(waiting(t), p.Record.Seq, pubsub.Message{Topic: "no topic"}); err == nil {
+		t.Fatal("Edit took an impossible topic")
+	}
+	_, err = s.Requeue(waiting(t), p.Record.Seq)
+	ok(t, err)
+	r := fetch(t, s, l, 10)
+	equal(t, "due, in the order of before", ids(r), "x1 x2 y1 ")
+	got := r[0].Message
+	equal(t, "topic", got.Topic, "repaired")
+	equal(t, "key", got.Key, before.Key)
+	equal(t, "lane", r[0].Lane, p.Record.Lane)
+	if !bytes.Equal(got.Payload, edited.Payload) || !maps.Equal(got.Header, edited.Header) || !got.Time.Equal(before.Time) {
+		t.Fatalf("payload %q, header %q, time %v", got.Payload, got.Header, got.Time)
+	}
+	n, err = s.Edit(waiting(t), p.Record.Seq, before)
+	ok(t, err)
+	equal(t, "edited where it is not parked", n, 0)
+	equal(t, "topic", fetch(t, s, l, 10)[0].Message.Topic, "repaired")
 }
 
 func testRepairTouchesParkedOnly[Tx any](t *testing.T, h Harness[Tx]) {

@@ -1,13 +1,24 @@
 package sqloutbox
 
-// Dialect is the SQL text of one database. Use SQLite; the zero value is refused by New.
+// Dialect is the SQL text of one database. Use SQLite or PostgreSQL; the zero value is refused by New.
 type Dialect struct {
 	name string
 	// schema has one statement per element; in these and in the other texts {p} stands for the table prefix.
 	schema []string
 	// now is an expression for the database's clock in milliseconds.
 	now string
-	// lock ends a SELECT of rows that must not change before the transaction ends.
+	// numbered tells that parameters are written $1, $2 and so on instead of ?.
+	numbered bool
+	// inMask is the condition that a row of the outbox o belongs to a bucket whose bit is set in a parameter.
+	inMask string
+	// migrateLock, where it is not empty, makes migrations of several processes take turns until the transaction ends.
+	migrateLock string
+	// insertMany, where it is not empty, stores any number of rows from seven parameters, each an array as text.
+	insertMany string
+	// guard, where it is not empty, joins a row to the SELECT that locks the leases, and thereby has the database end the transaction
+	// when its process falls silent. A process that is stopped, and not dead, would hold up every other relay.
+	guard string
+	// lock ends a SELECT of rows that must not change before the transaction ends. Their table is called l.
 	lock string
 	// claim inserts an inbox row (consumer, id, expiry) unless there is one.
 	claim string
@@ -22,6 +33,7 @@ func SQLite() Dialect {
 	return Dialect{
 		name:    "sqlite",
 		now:     now,
+		inMask:  "(? >> (o.lane & 63)) & 1 = 1",
 		claim:   "INSERT INTO {p}inbox (consumer, id, expires_at) VALUES (?, ?, " + now + " + ?) ON CONFLICT DO NOTHING",
 		holdRow: "(?, ?, ?, ?, " + now + " + ?, CASE WHEN ? THEN " + now + " END)",
 		holdReplace: " ON CONFLICT (lane) DO UPDATE SET seq = excluded.seq, attempts = excluded.attempts, " +

@@ -15,6 +15,7 @@
 //   - backstay_outbox_holds: the lanes (hashes of keys) that wait, one row each, with the message at their head, its attempts, its
 //     last error, and the time it is due or was parked. Empty while all goes well.
 //   - backstay_outbox_leases and backstay_outbox_relays: who relays which of the 64 buckets.
+//   - backstay_outbox_schema: which migrations of these tables have been made.
 //   - backstay_inbox: what consumers have handled, with its expiry.
 //
 // All times are milliseconds since 1970 in UTC except sent_at, which is nanoseconds and comes from the publisher.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/backstay-go/backstay/outbox"
+	"github.com/backstay-go/backstay/pubsub"
 )
 
 // Parked implements outbox.Inspector.
@@ -44,6 +45,31 @@ func (s *Store) Skip(ctx context.Context, seqs ...int64) (int, error) {
 			" AND seq IN (SELECT seq FROM {p}outbox_holds WHERE parked_at IS NOT NULL)"))
 		return err
 	})
+}
+
+// Edit implements outbox.Inspector.
+func (s *Store) Edit(ctx context.Context, seq int64, m pubsub.Message) (int, error) {
+	m.ID, m.Key = "", "" // not looked at
+	if err := m.Validate(); err != nil {
+		return 0, fmt.Errorf("sqloutbox: edit: %w", err)
+	}
+	header, err := encodeHeader(m.Header)
+	if err != nil {
+		return 0, fmt.Errorf("sqloutbox: edit: %w", err)
+	}
+	var found []int64
+	err = s.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		// The lock on the hold keeps it from being requeued, and the old content from being published, before the edit is committed.
+		if found, err = integers(tx.QueryContext(ctx, s.text.lockParked, seq)); err != nil || len(found) == 0 {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, s.text.edit, m.Topic, header, nonNil(m.Payload), seq)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("sqloutbox: edit: %w", err)
+	}
+	return len(found), nil
 }
 
 // repair runs first on parked messages, then ends their holds.

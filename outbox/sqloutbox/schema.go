@@ -5,22 +5,69 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/backstay-go/backstay/outbox"
 )
 
-// Schema is the SQL that Migrate runs, for teams that migrate by other means. Every statement may be run again.
-func (s *Store) Schema() string {
-	return s.sql(strings.Join(s.dialect.schema, ";\n\n")) + ";\n"
+// migration is one step of the schema. Its statements may be run again, since not every database rolls them back.
+type migration struct {
+	version    int
+	name       string
+	statements []string
 }
 
-// Migrate creates what is missing. It may be run again, and by several processes at once; it never drops anything.
+// migrations are all steps, in order. What has been released is never changed; a change of the tables is a further step.
+func (d Dialect) migrations() []migration {
+	return []migration{{1, "outbox and inbox", d.schema}}
+}
+
+// versions is the table of the steps taken, and taken the statement that enters one.
+const versions = "CREATE TABLE IF NOT EXISTS {p}outbox_schema (version INTEGER PRIMARY KEY, name VARCHAR(100) NOT NULL)"
+
+func (m migration) taken() string {
+	return fmt.Sprintf("INSERT INTO {p}outbox_schema (version, name) SELECT %d, '%s' FROM (SELECT 1 AS one) AS step "+
+		"WHERE NOT EXISTS (SELECT 1 FROM {p}outbox_schema WHERE version = %[1]d)", m.version, m.name)
+}
+
+// Schema is the SQL that Migrate runs, for teams that migrate by other means. Every statement may be run again.
+func (s *Store) Schema() string {
+	var text strings.Builder
+	text.WriteString(s.sql(versions) + ";\n\n")
+	for _, m := range s.dialect.migrations() {
+		fmt.Fprintf(&text, "-- migration %d: %s\n", m.version, m.name)
+		for _, statement := range append(slices.Clone(m.statements), m.taken()) {
+			text.WriteString(s.sql(statement) + ";\n\n")
+		}
+	}
+	return strings.TrimSuffix(text.String(), "\n")
+}
+
+// Migrate takes the steps that are missing, each entered in the table outbox_schema. It may be run again, and by several processes at
+// once, which take turns; it never drops anything.
 func (s *Store) Migrate(ctx context.Context) error {
 	err := s.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		for _, statement := range s.dialect.schema {
-			if _, err := tx.ExecContext(ctx, s.sql(statement)); err != nil {
+		if s.dialect.migrateLock != "" {
+			if _, err := tx.ExecContext(ctx, s.sql(s.dialect.migrateLock)); err != nil {
 				return err
+			}
+		}
+		if _, err := tx.ExecContext(ctx, s.sql(versions)); err != nil {
+			return err
+		}
+		done, err := integers(tx.QueryContext(ctx, s.sql("SELECT version FROM {p}outbox_schema")))
+		if err != nil {
+			return err
+		}
+		for _, m := range s.dialect.migrations() {
+			if slices.Contains(done, int64(m.version)) {
+				continue
+			}
+			for _, statement := range append(slices.Clone(m.statements), m.taken()) {
+				if _, err := tx.ExecContext(ctx, s.sql(statement)); err != nil {
+					return fmt.Errorf("migration %d (%s): %w", m.version, m.name, err)
+				}
 			}
 		}
 		return nil
@@ -31,9 +78,26 @@ func (s *Store) Migrate(ctx context.Context) error {
 	return nil
 }
 
-// Verify checks, without changing anything, that the tables have what the store needs, and names everything that is missing.
-func (s *Store) Verify(ctx context.Context) error {
+// missing names the steps that have not been taken.
+func (s *Store) missing(ctx context.Context) error {
+	done, err := integers(s.db.QueryContext(ctx, s.sql("SELECT version FROM {p}outbox_schema")))
+	if err != nil {
+		return fmt.Errorf("sqloutbox: table %soutbox_schema: %w: run Migrate or the statements of Schema", s.prefix, err)
+	}
 	var faults []error
+	for _, m := range s.dialect.migrations() {
+		if !slices.Contains(done, int64(m.version)) {
+			faults = append(faults, fmt.Errorf("sqloutbox: migration %d (%s) is missing from table %soutbox_schema: run Migrate or the statements of Schema",
+				m.version, m.name, s.prefix))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// Verify checks, without changing anything, that every migration has been made and that the tables have what the store needs, and names
+// everything that is missing.
+func (s *Store) Verify(ctx context.Context) error {
+	faults := []error{s.missing(ctx)}
 	for _, t := range []struct{ table, columns string }{
 		{"outbox", "seq, lane, id, topic, msg_key, header, payload, sent_at, stored_at"},
 		{"outbox_holds", "lane, seq, attempts, error, due_at, parked_at"},
@@ -56,7 +120,7 @@ func (s *Store) Verify(ctx context.Context) error {
 		return fmt.Errorf("sqloutbox: verify: %w", err)
 	}
 	if buckets != outbox.Buckets {
-		return fmt.Errorf("sqloutbox: table %soutbox_leases has %d rows instead of %d: run Migrate", s.prefix, buckets, outbox.Buckets)
+		return fmt.Errorf("sqloutbox: table %soutbox_leases has %d rows instead of %d: run the statements of Schema", s.prefix, buckets, outbox.Buckets)
 	}
 	return nil
 }

@@ -60,10 +60,10 @@ var (
 
 // texts are the statements that do not depend on arguments.
 type texts struct {
-	insert, fetch, backlog, held                 string
+	insert, insertMany, fetch, backlog, held     string
 	leases, alive, join, bury, dead              string
 	parked, claim, result, save, forget, expired string
-	hold, holdRow, holdReplace                   string
+	hold, holdRow, holdReplace, lockParked, edit string
 }
 
 // New returns a Store on db without touching the database: call Migrate or Verify before use. It fails on a nil db, on the zero
@@ -73,7 +73,7 @@ func New(db *sql.DB, dialect Dialect, cfg Config) (*Store, error) {
 		return nil, errors.New("sqloutbox: the database is nil")
 	}
 	if dialect.name == "" {
-		return nil, errors.New("sqloutbox: the dialect is empty: use SQLite()")
+		return nil, errors.New("sqloutbox: the dialect is empty: use SQLite() or PostgreSQL()")
 	}
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -86,36 +86,59 @@ func New(db *sql.DB, dialect Dialect, cfg Config) (*Store, error) {
 	return s, nil
 }
 
-// sql fills in the prefix and the clock.
+// sql fills in the prefix and the clock, and writes the parameters as the dialect wants them.
 func (s *Store) sql(text string) string {
-	return strings.NewReplacer("{p}", s.prefix, "{now}", s.dialect.now, "{lock}", s.dialect.lock).Replace(text)
+	return s.bind(s.fill(text))
+}
+
+// fill fills in the prefix and the clock.
+func (s *Store) fill(text string) string {
+	return strings.NewReplacer("{p}", s.prefix, "{now}", s.dialect.now, "{lock}", s.dialect.lock, "{guard}", s.dialect.guard, "{inMask}", s.dialect.inMask).Replace(text)
+}
+
+// number replaces each ? by $1, $2 and so on. No text of this package has a question mark of another meaning.
+func number(text string) string {
+	out := make([]byte, 0, len(text)+64)
+	n := int64(0)
+	for i := range len(text) {
+		if text[i] != '?' {
+			out = append(out, text[i])
+			continue
+		}
+		n++
+		out = strconv.AppendInt(append(out, '$'), n, 10)
+	}
+	return string(out)
 }
 
 func (s *Store) prepareTexts() {
 	columns := "o.seq, o.lane, o.id, o.topic, o.msg_key, o.header, o.payload, o.sent_at"
 	s.text = texts{
-		insert: s.sql("INSERT INTO {p}outbox (lane, id, topic, msg_key, header, payload, sent_at) VALUES "),
+		insert:     s.fill("INSERT INTO {p}outbox (lane, id, topic, msg_key, header, payload, sent_at) VALUES "),
+		insertMany: s.sql(s.dialect.insertMany),
 		fetch: s.sql("SELECT " + columns + ", COALESCE(h.attempts, 0), COALESCE(h.seq, 0) FROM {p}outbox o LEFT JOIN {p}outbox_holds h " +
-			"ON h.lane = o.lane WHERE (? >> (o.lane & 63)) & 1 = 1 AND (h.lane IS NULL OR h.parked_at IS NULL AND h.due_at <= (SELECT {now})) " +
+			"ON h.lane = o.lane WHERE {inMask} AND (h.lane IS NULL OR h.parked_at IS NULL AND h.due_at <= (SELECT {now})) " +
 			"ORDER BY o.seq LIMIT ?"),
 		backlog: s.sql("SELECT (SELECT COUNT(*) FROM (SELECT 1 FROM {p}outbox LIMIT 100000) AS counted), " +
 			"(SELECT COUNT(*) FROM {p}outbox_holds WHERE parked_at IS NOT NULL), " +
 			"COALESCE((SELECT {now} - stored_at FROM {p}outbox ORDER BY seq LIMIT 1), 0)"),
-		held:        s.sql("SELECT bucket, epoch FROM {p}outbox_leases WHERE owner = ?{lock}"),
-		leases:      s.sql("SELECT bucket, owner, epoch, CASE WHEN expires_at <= {now} THEN 1 ELSE 0 END FROM {p}outbox_leases ORDER BY bucket{lock}"),
+		held:        s.sql("SELECT bucket, epoch FROM {guard}{p}outbox_leases l WHERE owner = ? ORDER BY bucket{lock}"),
+		leases:      s.sql("SELECT bucket, owner, epoch, CASE WHEN expires_at <= {now} THEN 1 ELSE 0 END FROM {guard}{p}outbox_leases l ORDER BY bucket{lock}"),
 		bury:        s.sql("DELETE FROM {p}outbox_relays WHERE owner = ? OR expires_at <= {now}"),
 		join:        s.sql("INSERT INTO {p}outbox_relays (owner, expires_at) VALUES (?, {now} + ?)"),
 		alive:       s.sql("SELECT COUNT(*) FROM {p}outbox_relays"),
 		dead:        s.sql("DELETE FROM {p}outbox_relays WHERE owner = ? AND NOT EXISTS (SELECT 1 FROM {p}outbox_leases WHERE owner = ?)"),
 		parked:      s.sql("SELECT " + columns + ", h.attempts, h.seq, h.error, h.parked_at FROM {p}outbox_holds h JOIN {p}outbox o ON o.seq = h.seq WHERE h.parked_at IS NOT NULL AND h.seq > ? ORDER BY h.seq LIMIT ?"),
+		lockParked:  s.sql("SELECT seq FROM {p}outbox_holds l WHERE seq = ? AND parked_at IS NOT NULL{lock}"),
+		edit:        s.sql("UPDATE {p}outbox SET topic = ?, header = ?, payload = ? WHERE seq = ?"),
 		claim:       s.sql(s.dialect.claim),
 		result:      s.sql("SELECT result FROM {p}inbox WHERE consumer = ? AND id = ?"),
 		save:        s.sql("UPDATE {p}inbox SET result = ? WHERE consumer = ? AND id = ?"),
 		forget:      s.sql("DELETE FROM {p}inbox WHERE consumer = ? AND id = ?"),
-		expired:     s.sql("SELECT seq FROM {p}inbox WHERE expires_at <= {now} ORDER BY expires_at LIMIT ?"),
-		hold:        s.sql("INSERT INTO {p}outbox_holds (lane, seq, attempts, error, due_at, parked_at) VALUES "),
-		holdRow:     s.sql(s.dialect.holdRow),
-		holdReplace: s.sql(s.dialect.holdReplace),
+		expired:     s.sql("SELECT seq FROM {p}inbox WHERE expires_at <= (SELECT {now}) ORDER BY expires_at LIMIT ?"),
+		hold:        s.fill("INSERT INTO {p}outbox_holds (lane, seq, attempts, error, due_at, parked_at) VALUES "),
+		holdRow:     s.fill(s.dialect.holdRow),
+		holdReplace: s.fill(s.dialect.holdReplace),
 	}
 }
 
@@ -143,8 +166,11 @@ func (s *Store) InTx(ctx context.Context, fn func(ctx context.Context, tx *sql.T
 	}
 }
 
-// Insert stores the records in tx with one statement for every 500 of them.
+// Insert stores the records in tx with one statement; on SQLite, with one for every 500 of them.
 func (s *Store) Insert(ctx context.Context, tx *sql.Tx, records []outbox.Record) error {
+	if s.text.insertMany != "" && len(records) > 1 {
+		return s.insertArrays(ctx, tx, records)
+	}
 	for chunk := range slices.Chunk(records, maxRows) {
 		args := make([]any, 0, 7*len(chunk))
 		for _, r := range chunk {
@@ -155,11 +181,19 @@ func (s *Store) Insert(ctx context.Context, tx *sql.Tx, records []outbox.Record)
 			}
 			args = append(args, r.Lane, m.ID, m.Topic, m.Key, header, nonNil(m.Payload), m.Time.UnixNano())
 		}
-		if _, err := tx.ExecContext(ctx, s.text.insert+rowList("(?, ?, ?, ?, ?, ?, ?)", len(chunk)), args...); err != nil {
+		if _, err := tx.ExecContext(ctx, s.bind(s.text.insert+rowList("(?, ?, ?, ?, ?, ?, ?)", len(chunk))), args...); err != nil {
 			return fmt.Errorf("sqloutbox: insert: %w", err)
 		}
 	}
 	return nil
+}
+
+// bind writes the parameters of a text that fill made.
+func (s *Store) bind(text string) string {
+	if s.dialect.numbered {
+		return number(text)
+	}
+	return text
 }
 
 // rowList is n rows of a VALUES clause.

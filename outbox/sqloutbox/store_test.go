@@ -57,7 +57,7 @@ func TestSchemaHasThePrefixEverywhere(t *testing.T) {
 	require.NoError(t, err)
 	require.NotContains(t, s.Schema(), "{")
 	require.NotContains(t, s.Schema(), "backstay")
-	require.Equal(t, 5, strings.Count(s.Schema(), "CREATE TABLE IF NOT EXISTS Mine_"))
+	require.Equal(t, 6, strings.Count(s.Schema(), "CREATE TABLE IF NOT EXISTS Mine_"))
 }
 
 // A database that is away is an error of every method, which keeps its cause.

@@ -1,0 +1,144 @@
+package pgoutbox
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/backstay-go/backstay/outbox"
+	"github.com/backstay-go/backstay/outbox/sqloutbox"
+)
+
+// Lease implements outbox.Queue.
+func (s *Store) Lease(ctx context.Context, owner string, ttl time.Duration) (l outbox.Leases, err error) {
+	err = s.portable(func(p *sqloutbox.Store) error { l, err = p.Lease(ctx, owner, ttl); return err })
+	return l, err
+}
+
+// Release implements outbox.Queue.
+func (s *Store) Release(ctx context.Context, l outbox.Leases) error {
+	return s.portable(func(p *sqloutbox.Store) error { return p.Release(ctx, l) })
+}
+
+// Backlog implements outbox.Queue. It counts up to 100 000 pending messages.
+func (s *Store) Backlog(ctx context.Context) (outbox.Backlog, error) {
+	var b outbox.Backlog
+	var age int64
+	if err := s.pool.QueryRow(ctx, s.text.backlog, planned, s.mark.now()).Scan(&b.Pending, &b.Parked, &age); err != nil {
+		return b, fmt.Errorf("pgoutbox: backlog: %w", err)
+	}
+	b.OldestAge = time.Duration(max(age, 0)) * time.Millisecond
+	return b, nil
+}
+
+// Fetch implements outbox.Queue.
+func (s *Store) Fetch(ctx context.Context, l outbox.Leases, limit int) ([]outbox.Record, error) {
+	low, err := s.lowWater(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("pgoutbox: fetch: low-water mark: %w", err)
+	}
+	var records []outbox.Record
+	var batch pgx.Batch // one round trip and one transaction
+	batch.Queue(s.text.inOrder)
+	batch.Queue(s.text.fetch, low, int64(l.Mask()), limit).Query(func(rows pgx.Rows) error {
+		for rows.Next() {
+			r, err := scanRecord(rows)
+			if err != nil {
+				return err
+			}
+			if records == nil {
+				records = make([]outbox.Record, 0, min(limit, 1000)) // not for a look that finds nothing
+			}
+			records = append(records, r)
+		}
+		return rows.Err()
+	})
+	if err := s.pool.SendBatch(ctx, &batch).Close(); err != nil {
+		return nil, fmt.Errorf("pgoutbox: fetch: %w", err)
+	}
+	if len(records) > 0 {
+		s.mark.seen(records[0].Seq)
+	}
+	return records, nil
+}
+
+func scanRecord(rows pgx.Rows) (outbox.Record, error) {
+	var r outbox.Record
+	var header string
+	var sent int64
+	m := &r.Message
+	if err := rows.Scan(&r.Seq, &r.Lane, &m.ID, &m.Topic, &m.Key, &header, &m.Payload, &sent, &r.Attempts); err != nil {
+		return r, err
+	}
+	m.Time = time.Unix(0, sent)
+	if header == "" {
+		return r, nil
+	}
+	if err := json.Unmarshal([]byte(header), &m.Header); err != nil {
+		return r, fmt.Errorf("message %d: header: %w", r.Seq, err)
+	}
+	return r, nil
+}
+
+// planned has the server plan a statement each time it is executed. A plan that is kept, made while the table was small, would read all
+// of it when it has grown.
+const planned = pgx.QueryExecModeCacheDescribe
+
+// Settle implements outbox.Queue, in one round trip, which is one transaction: the fencing check and the change that it protects are
+// one statement.
+func (s *Store) Settle(ctx context.Context, l outbox.Leases, published []outbox.Record, failed []outbox.Failure) error {
+	if len(published)+len(failed) == 0 {
+		return nil
+	}
+	var held int64 // a mask of buckets
+	see := func(row pgx.Row) error { return row.Scan(&held) }
+	var batch pgx.Batch
+	batch.Queue(s.text.inOrder)
+	if len(published) > 0 {
+		batch.Queue(s.text.remove, l.Owner, l.Epochs[:], seqs(published)).QueryRow(see)
+	}
+	if len(failed) > 0 { // after the messages ahead of them in their lanes have gone
+		batch.Queue(s.text.hold, append([]any{l.Owner, l.Epochs[:]}, columns(failed)...)...).QueryRow(see)
+	}
+	if err := s.pool.SendBatch(ctx, &batch).Close(); err != nil {
+		return fmt.Errorf("pgoutbox: settle: %w", err)
+	}
+	refused := 0
+	for _, r := range published {
+		if held>>r.Bucket()&1 == 0 {
+			refused++
+		}
+	}
+	for _, f := range failed {
+		if held>>f.Record.Bucket()&1 == 0 {
+			refused++
+		}
+	}
+	if refused > 0 {
+		return fmt.Errorf("pgoutbox: settle: %d of %d messages: %w", refused, len(published)+len(failed), outbox.ErrFenced)
+	}
+	return nil
+}
+
+func seqs(records []outbox.Record) []int64 {
+	list := make([]int64, len(records))
+	for i, r := range records {
+		list[i] = r.Seq
+	}
+	return list
+}
+
+// columns are the arrays of the holds to make.
+func columns(failed []outbox.Failure) []any {
+	n := len(failed)
+	numbers, errs, parked := make([]int64, 4*n), make([]string, n), make([]bool, n)
+	lanes, heads, attempts, delays := numbers[:n], numbers[n:2*n], numbers[2*n:3*n], numbers[3*n:]
+	for i, f := range failed {
+		lanes[i], heads[i], attempts[i] = f.Record.Lane, f.Record.Seq, int64(f.Record.Attempts)
+		errs[i], delays[i], parked[i] = clean(f.Err.Error()), f.Delay.Milliseconds(), f.Parked
+	}
+	return []any{lanes, heads, attempts, errs, delays, parked}
+}
