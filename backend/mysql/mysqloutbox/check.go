@@ -41,7 +41,7 @@ func (s session) faults() error {
 			faults = append(faults, fmt.Errorf(format, args...))
 		}
 	}
-	refuse(s.tooOld(), "the server has version %s: MySQL 8.0.13 or MariaDB 10.5 is the least", s.version)
+	refuse(s.tooOld(), "the server has version %s: MySQL 8.0.13 or MariaDB 10.6 is the least", s.version)
 	refuse(!strings.Contains(s.mode, "STRICT_TRANS_TABLES") && !strings.Contains(s.mode, "STRICT_ALL_TABLES"),
 		"sql_mode %q is not strict, so that values which are too long are shortened: add STRICT_TRANS_TABLES to the server's sql_mode", s.mode)
 	refuse(s.isolation == "READ-UNCOMMITTED",
@@ -58,7 +58,7 @@ func (s session) tooOld() bool {
 	least := []int{8, 0, 13}
 	text := s.version
 	if strings.Contains(text, "MariaDB") {
-		least = []int{10, 5, 0}
+		least = []int{10, 6, 0}
 		text = strings.TrimPrefix(text, "5.5.5-") // what servers say to clients of old
 	}
 	for i, part := range strings.SplitN(text, ".", 3) {
