@@ -98,6 +98,7 @@ func parse(dsn string) (*mysql.Config, error) {
 	cfg.InterpolateParams = true // one round trip for a statement instead of two; the driver refuses character sets where it is unsafe
 	cfg.MaxAllowedPacket = 0     // as the server says
 	cfg.CheckConnLiveness = true
+	cfg.Logger = &mysql.NopLogger{} // what it has to say is in the errors
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 10 * time.Second
 	}
