@@ -115,8 +115,7 @@ const utc = "'+00:00'"
 func fromURL(text string) (string, error) {
 	u, err := url.Parse(text)
 	if err != nil {
-		var part *url.Error
-		if errors.As(err, &part) {
+		if part, ok := errors.AsType[*url.Error](err); ok {
 			err = part.Err // without the text, which may hold a password
 		}
 		return "", fmt.Errorf("mysqloutbox: the URL: %w", err)

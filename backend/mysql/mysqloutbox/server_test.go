@@ -33,9 +33,7 @@ func newServer(t testing.TB) *server {
 			absent(t, program+" is not in the PATH: install it with: apt-get install mariadb-server")
 		}
 	}
-	dir, err := os.MkdirTemp("", "bstest-mariadb-") // a short path: it holds a socket
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	dir := t.TempDir()
 	s := &server{dir: dir, port: freePort(t)}
 	install := osexec.CommandContext(t.Context(), "mariadb-install-db", "--no-defaults", "--datadir="+s.data(), "--user="+userName(),
 		"--auth-root-authentication-method=normal", "--skip-test-db")
@@ -45,9 +43,15 @@ func newServer(t testing.TB) *server {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.log.Close()) })
 	s.start(t)
-	t.Cleanup(func() { s.kill(t) })
+	t.Cleanup(func() {
+		s.kill(t)
+		_ = os.Remove(s.socket())
+	})
 	return s
 }
+
+// socket has a short path, as it must; it is not used.
+func (s *server) socket() string { return filepath.Join(os.TempDir(), fmt.Sprint("bstest-mariadb-", s.port)) }
 
 func (s *server) data() string { return filepath.Join(s.dir, "data") }
 
@@ -62,7 +66,7 @@ func userName() string {
 func (s *server) start(t testing.TB) {
 	t.Helper()
 	s.cmd = osexec.Command("mariadbd", "--no-defaults", "--datadir="+s.data(), "--user="+userName(), fmt.Sprint("--port=", s.port),
-		"--bind-address=127.0.0.1", "--socket="+filepath.Join(s.dir, "socket"), "--pid-file="+filepath.Join(s.dir, "pid"),
+		"--bind-address=127.0.0.1", "--socket="+s.socket(), "--pid-file="+filepath.Join(s.dir, "pid"),
 		"--innodb-buffer-pool-size=32M", "--innodb-log-file-size=16M", "--skip-name-resolve")
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
