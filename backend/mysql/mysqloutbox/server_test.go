@@ -51,7 +51,9 @@ func newServer(t testing.TB) *server {
 }
 
 // socket has a short path, as it must; it is not used.
-func (s *server) socket() string { return filepath.Join(os.TempDir(), fmt.Sprint("bstest-mariadb-", s.port)) }
+func (s *server) socket() string {
+	return filepath.Join(os.TempDir(), fmt.Sprint("bstest-mariadb-", s.port))
+}
 
 func (s *server) data() string { return filepath.Join(s.dir, "data") }
 
