@@ -25,6 +25,7 @@ import (
 // The server is killed again and again while a writer commits and three relays publish. What the writer was told to be committed is
 // published, what it was told not to be is not, and of what is in doubt the row tells.
 func TestF15_ServerKilled(t *testing.T) {
+	t.Parallel()
 	private := newServer(t)
 	s, db := migrated(t, databaseOn(t, private.url()))
 	exec(t, db, "CREATE TABLE business (n INT PRIMARY KEY)")
@@ -120,6 +121,7 @@ func through(t testing.TB, target string) (*proxy, string) {
 
 // The answer to a commit is lost. That the connection is gone proves nothing: the transaction took place.
 func TestF15_CommitInDoubt(t *testing.T) {
+	t.Parallel()
 	direct := newDatabase(t)
 	cutter, indirect := through(t, direct)
 	s, _ := migrated(t, direct)
@@ -146,6 +148,7 @@ func TestF15_CommitInDoubt(t *testing.T) {
 
 // Every connection of the relays is cut, without a word to the server, again and again: they open others.
 func TestF16_ConnectionsCut(t *testing.T) {
+	t.Parallel()
 	direct := newDatabase(t)
 	cutter, indirect := through(t, direct)
 	s, _ := migrated(t, direct)
@@ -174,6 +177,7 @@ func TestF16_ConnectionsCut(t *testing.T) {
 
 // The tables are dumped in the midst of work and restored into a fresh server: order, parked messages and leases go on.
 func TestF17_DumpAndRestore(t *testing.T) {
+	t.Parallel()
 	from := newDatabase(t)
 	old, _ := migrated(t, from)
 	for _, program := range []string{"mariadb-dump", "mariadb"} {
@@ -244,6 +248,7 @@ func client(t testing.TB, target string) []string {
 
 // The server is read-only for a while: writer and relay get errors that say so, the relay waits, and all goes on afterwards.
 func TestF29_ReadOnlyServer(t *testing.T) {
+	t.Parallel()
 	private := newServer(t)
 	target := databaseOn(t, private.url())
 	_, admin := migrated(t, target)

@@ -21,6 +21,7 @@ var errRefused = errors.New("refused")
 
 // A process dies between the commit and the broker: another publishes what it committed.
 func TestF01_KillBetweenCommitAndPublish(t *testing.T) {
+	t.Parallel()
 	url, dir := newDatabase(t), t.TempDir()
 	b := openBroker(t, dir)
 	s, _ := migrated(t, url)
@@ -34,6 +35,7 @@ func TestF01_KillBetweenCommitAndPublish(t *testing.T) {
 
 // A process dies between the broker's answer and the deletion: at most a batch is repeated, with the same IDs.
 func TestF02_KillBetweenPublishAndDelete(t *testing.T) {
+	t.Parallel()
 	url, dir := newDatabase(t), t.TempDir()
 	b := openBroker(t, dir)
 	s, _ := migrated(t, url)
@@ -54,6 +56,7 @@ func TestF02_KillBetweenPublishAndDelete(t *testing.T) {
 
 // The broker takes nothing for a while: nothing is lost, nothing is parked, and it is not asked in a hot loop.
 func TestF03_BrokerDown(t *testing.T) {
+	t.Parallel()
 	s, _ := newStore(t)
 	rounds := either(10, 100)
 	for n := range rounds {
@@ -82,6 +85,7 @@ func TestF03_BrokerDown(t *testing.T) {
 
 // The broker accepts and its answer is lost, for one call in three.
 func TestF04_AcknowledgementLost(t *testing.T) {
+	t.Parallel()
 	s, _ := newStore(t)
 	rounds := either(10, 100)
 	p := &outboxtest.Publisher{}
@@ -109,6 +113,7 @@ func TestF04_AcknowledgementLost(t *testing.T) {
 
 // A relay is stopped in the middle of a call for longer than its lease, and goes on: what it settles then is refused.
 func TestF05_StoppedPastItsLease(t *testing.T) {
+	t.Parallel()
 	url, dir := newDatabase(t), t.TempDir()
 	b := openBroker(t, dir)
 	s, _ := migrated(t, url)
@@ -134,6 +139,7 @@ func TestF05_StoppedPastItsLease(t *testing.T) {
 
 // Three relays of 100 keys die again and again while messages are stored.
 func TestF06_ThreeRelaysUnderKills(t *testing.T) {
+	t.Parallel()
 	url, dir := newDatabase(t), t.TempDir()
 	b := openBroker(t, dir)
 	s, _ := migrated(t, url)
@@ -166,6 +172,7 @@ func TestF06_ThreeRelaysUnderKills(t *testing.T) {
 
 // The head of one key is poison: it is parked and its key waits, while the others flow.
 func TestF10_PoisonHead(t *testing.T) {
+	t.Parallel()
 	s, _ := newStore(t)
 	rounds := either(10, 100)
 	p := &outboxtest.Publisher{}

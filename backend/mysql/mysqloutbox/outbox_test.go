@@ -8,6 +8,7 @@ import (
 )
 
 func TestOutboxConformance(t *testing.T) {
+	t.Parallel()
 	requireServer(t)
 	outboxtest.Run(t, outboxtest.Harness[*sql.Tx]{
 		ConcurrentTx: true,
