@@ -9,11 +9,22 @@ replace github.com/backstay-go/backstay => ..
 require (
 	github.com/Shopify/toxiproxy/v2 v2.5.0
 	github.com/backstay-go/backstay/backend/nats v0.0.0
+	github.com/backstay-go/backstay/backend/sqlite v0.0.0
 	github.com/cloudevents/sdk-go/v2 v2.16.2
 	github.com/nats-io/nats.go v1.55.0
 	github.com/rs/zerolog v1.28.0
 	github.com/stretchr/testify v1.12.1
 	go.uber.org/goleak v1.3.0
+)
+
+require (
+	github.com/dustin/go-humanize v1.1.0 // indirect
+	github.com/ncruces/go-strftime v1.1.0 // indirect
+	github.com/remyoudompheng/bigfft v0.0.0-20230129092748-24d4a6f8daec // indirect
+	modernc.org/libc v1.77.1 // indirect
+	modernc.org/mathutil v1.7.1 // indirect
+	modernc.org/memory v1.12.1 // indirect
+	modernc.org/sqlite v1.60.1 // indirect
 )
 
 require (
@@ -57,7 +68,6 @@ require (
 	gopkg.in/tomb.v1 v1.0.0-20141024135613-dd632973f1e7 // indirect
 )
 
-replace (
-	github.com/backstay-go/backstay/backend/nats => ../backend/nats
-	github.com/backstay-go/backstay/backend/sqlite => ../backend/sqlite
-)
+replace github.com/backstay-go/backstay/backend/nats => ../backend/nats
+
+replace github.com/backstay-go/backstay/backend/sqlite => ../backend/sqlite
