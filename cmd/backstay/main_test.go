@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -28,7 +29,49 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files instead of comparing")
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// processEnv makes the test binary the command itself.
+const processEnv = "BACKSTAY_TEST_COMMAND"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(processEnv) == "1" {
+		main()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// As a process of its own, without a terminal, the command refuses to destroy, and its exit code says so.
+func TestProcess(t *testing.T) {
+	d := sqliteDatabase(t)
+	d.seed(t)
+	run := func(stdin io.Reader, args ...string) (code int, out string) {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+		cmd.Env = append(os.Environ(), processEnv+"=1", envDB+"="+d.url)
+		cmd.Stdin = stdin // nil is /dev/null
+		text, err := cmd.CombinedOutput()
+		var failed *exec.ExitError
+		if err != nil {
+			require.ErrorAs(t, err, &failed)
+		}
+		return cmd.ProcessState.ExitCode(), string(text)
+	}
+	for _, stdin := range []io.Reader{nil, strings.NewReader("yes\n")} {
+		code, out := run(stdin, "outbox", "skip", "-all")
+		require.Equal(t, codeNotConfirmed, code, out)
+		require.Contains(t, out, "nothing was done")
+	}
+	code, out := run(nil, "outbox", "list")
+	require.Zero(t, code)
+	require.Contains(t, out, "order-7")
+	code, out = run(nil, "outbox", "what")
+	require.Equal(t, codeUsage, code, out)
+	code, out = run(nil, "outbox", "skip", "-all", "-yes")
+	require.Zero(t, code, out)
+	require.Equal(t, "3 messages skipped\n", out)
+	code, out = run(nil, "version")
+	require.Zero(t, code)
+	require.Contains(t, out, "backstay ")
+}
 
 // database is an outbox to look at, and its URL.
 type database struct {
