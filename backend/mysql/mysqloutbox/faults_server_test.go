@@ -127,7 +127,7 @@ func TestF15_CommitInDoubt(t *testing.T) {
 	s, _ := migrated(t, direct)
 	ob, err := sqloutbox.New(open(t, indirect), sqloutbox.MySQL(), sqloutbox.Config{})
 	require.NoError(t, err)
-	const n = 20
+	const n = 10
 	for i := range n {
 		cutter.cutReply("COMMIT")
 		err := storeRound(t.Context(), ob, i+1)
@@ -163,7 +163,7 @@ func TestF16_ConnectionsCut(t *testing.T) {
 			}
 		}))
 	}
-	cuts, stored := either(20, 100), 0
+	cuts, stored := either(12, 100), 0
 	for range cuts {
 		stored++
 		putRound(t, s, stored)

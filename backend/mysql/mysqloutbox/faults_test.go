@@ -39,7 +39,7 @@ func TestF02_KillBetweenPublishAndDelete(t *testing.T) {
 	url, dir := newDatabase(t), t.TempDir()
 	b := openBroker(t, dir)
 	s, _ := migrated(t, url)
-	kills, rounds := either(2, 10), either(10, 100)
+	kills, rounds := either(2, 10), either(5, 100)
 	for n := range rounds {
 		putRound(t, s, n+1)
 	}
@@ -58,7 +58,7 @@ func TestF02_KillBetweenPublishAndDelete(t *testing.T) {
 func TestF03_BrokerDown(t *testing.T) {
 	t.Parallel()
 	s, _ := newStore(t)
-	rounds := either(10, 100)
+	rounds := either(5, 100)
 	for n := range rounds {
 		putRound(t, s, n+1)
 	}
@@ -68,7 +68,7 @@ func TestF03_BrokerDown(t *testing.T) {
 	cfg.MaxAttempts, cfg.PollMax = 3, 250*time.Millisecond
 	began := time.Now()
 	start(t, s, p, cfg)
-	outage := time.Duration(either(3, 60)) * time.Second
+	outage := time.Duration(either(2, 60)) * time.Second
 	wait, cancel := context.WithTimeout(t.Context(), outage)
 	defer cancel()
 	require.ErrorIs(t, p.Wait(wait, func([]pubsub.Message, int) bool { return false }), context.DeadlineExceeded)
@@ -87,7 +87,7 @@ func TestF03_BrokerDown(t *testing.T) {
 func TestF04_AcknowledgementLost(t *testing.T) {
 	t.Parallel()
 	s, _ := newStore(t)
-	rounds := either(10, 100)
+	rounds := either(5, 100)
 	p := &outboxtest.Publisher{}
 	var lost atomic.Int64
 	unreliable := publisherFunc(func(ctx context.Context, msgs ...pubsub.Message) error {
@@ -122,7 +122,7 @@ func TestF05_StoppedPastItsLease(t *testing.T) {
 	c.says(t, "waiting")
 	require.NoError(t, c.Process.Signal(syscall.SIGSTOP))
 	start(t, s, b, fast, b.watch())
-	rounds := either(10, 100)
+	rounds := either(5, 100)
 	for n := 2; n <= rounds; n++ {
 		putRound(t, s, n)
 	}
@@ -174,7 +174,7 @@ func TestF06_ThreeRelaysUnderKills(t *testing.T) {
 func TestF10_PoisonHead(t *testing.T) {
 	t.Parallel()
 	s, _ := newStore(t)
-	rounds := either(10, 100)
+	rounds := either(5, 100)
 	p := &outboxtest.Publisher{}
 	p.Refuse(func(m pubsub.Message) error {
 		if m.ID == "7/1" {

@@ -129,7 +129,7 @@ func TestF09_LateCommitsAndRollbacks(t *testing.T) {
 		start(t, s, p, fast)
 	}
 	const writers = 8
-	each := either(150, 1250)
+	each := either(80, 1250)
 	var mu sync.Mutex
 	committed := map[string]bool{}
 	var wg sync.WaitGroup
