@@ -120,13 +120,20 @@ func (in *Inbox[Tx]) wrap(consumer, id string, err error) error {
 }
 
 // Handler returns a handler that opens a transaction, runs fn in it at most once per message ID, and commits. A duplicate is
-// acknowledged without running fn; an error rolls back and asks for the message again. A message without ID is dead-lettered.
+// acknowledged without running fn; an error rolls back and asks for the message again. A message without ID is dead-lettered. Where
+// the database ends a transaction in favour of another, as MySQL does with deadlocks, a store that has RetryTx runs fn again.
 func (in *Inbox[Tx]) Handler(consumer string, fn func(ctx context.Context, tx Tx, m pubsub.Message) error) pubsub.Handler {
+	inTx := in.store.InTx
+	if s, ok := in.store.(interface {
+		RetryTx(ctx context.Context, fn func(ctx context.Context, tx Tx) error) error
+	}); ok {
+		inTx = s.RetryTx
+	}
 	return func(ctx context.Context, m pubsub.Message) error {
 		if m.ID == "" {
 			return pubsub.DeadLetter(in.wrap(consumer, m.ID, errors.New("the message has no ID")))
 		}
-		return in.store.InTx(ctx, func(ctx context.Context, tx Tx) error {
+		return inTx(ctx, func(ctx context.Context, tx Tx) error {
 			_, err := Once(ctx, in, tx, consumer, m.ID, func(ctx context.Context) (struct{}, error) {
 				return struct{}{}, fn(ctx, tx, m)
 			})

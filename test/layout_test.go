@@ -123,7 +123,10 @@ func TestPatternPackagesDoNotImportEachOther(t *testing.T) {
 }
 
 func nestedModules() []string {
-	return []string{"../backend/grpc", "../backend/kafka", "../backend/nats", "../backend/postgres", "../backend/rabbitmq", "../backend/redis", "../backend/sqlite", "../bench", "../examples", "../test"}
+	return []string{
+		"../backend/grpc", "../backend/kafka", "../backend/mysql", "../backend/nats", "../backend/postgres", "../backend/rabbitmq",
+		"../backend/redis", "../backend/sqlite", "../bench", "../cmd", "../examples", "../test",
+	}
 }
 
 func TestNestedModulesUseThePublicAPIOnly(t *testing.T) {
@@ -139,7 +142,10 @@ func TestNestedModulesUseThePublicAPIOnly(t *testing.T) {
 }
 
 func TestNoTestLibraryIsLinkedIntoABinary(t *testing.T) {
-	for _, dir := range []string{"../backend/grpc", "../backend/kafka", "../backend/nats", "../backend/postgres", "../backend/rabbitmq", "../backend/redis", "../backend/sqlite", "../examples"} {
+	for _, dir := range []string{
+		"../backend/grpc", "../backend/kafka", "../backend/mysql", "../backend/nats", "../backend/postgres", "../backend/rabbitmq",
+		"../backend/redis", "../backend/sqlite", "../cmd", "../examples",
+	} {
 		for _, p := range list(t, dir, "-deps", "./...") {
 			if under(p.ImportPath, "github.com/stretchr/testify", "pgregory.net/rapid", "go.uber.org/goleak") {
 				t.Errorf("%s links %s", dir, p.ImportPath)

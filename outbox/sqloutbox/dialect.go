@@ -1,6 +1,8 @@
 package sqloutbox
 
-// Dialect is the SQL text of one database. Use SQLite or PostgreSQL; the zero value is refused by New.
+import "database/sql"
+
+// Dialect is the SQL text of one database. Use SQLite, MySQL or PostgreSQL; the zero value is refused by New.
 type Dialect struct {
 	name string
 	// schema has one statement per element; in these and in the other texts {p} stands for the table prefix.
@@ -20,6 +22,18 @@ type Dialect struct {
 	guard string
 	// lock ends a SELECT of rows that must not change before the transaction ends. Their table is called l.
 	lock string
+	// share does the same where others may read the rows at the same time; where it is empty, lock serves. It also ends the SELECT of
+	// an inbox row that is known to be there, where a plain one may not see it.
+	share string
+	// isolation is that of the store's own transactions, which do not read the caller's tables.
+	isolation sql.IsolationLevel
+	// again tells of an error whether the transaction can succeed when it is tried again; nil tries nothing again.
+	again func(error) bool
+	// deleteSeqs is a DELETE of rows of table {t} whose seq is in {list}, with {k} for the name of the index and with a WHERE at the
+	// end. Where it is empty, a plain one serves.
+	deleteSeqs string
+	// maxClaim is how many bytes the consumer and the ID of an inbox row may have; zero means any number.
+	maxClaim [2]int
 	// claim inserts an inbox row (consumer, id, expiry) unless there is one.
 	claim string
 	// holdRow is the row (lane, seq, attempts, error, delay, parked) of an INSERT of holds, and holdReplace its end, which makes

@@ -26,8 +26,9 @@
 //	...
 //	err = store.Migrate(ctx)   // or run Schema by your own means, then Verify
 //
-// The store imports no driver: open db with package backend/sqlite or any driver of the database that the dialect names. On SQLite
-// transactions must begin as immediate ones, as package backend/sqlite makes them.
+// The store imports no driver: open db with package backend/sqlite, backend/mysql/mysqloutbox, or any driver of the database that the
+// dialect names. On SQLite transactions must begin as immediate ones, as package backend/sqlite makes them; what MySQL needs, package
+// mysqloutbox sets and checks. A transaction that MySQL ends in favour of another is repeated by [Store.RetryTx].
 //
 // The tables follow the Transactional Outbox and Idempotent Receiver patterns; see package outbox.
 package sqloutbox

@@ -9,6 +9,9 @@ import (
 
 // Claim implements outbox.InboxStore.
 func (s *Store) Claim(ctx context.Context, tx *sql.Tx, consumer, id string, retention time.Duration) (first bool, result []byte, err error) {
+	if limit := s.dialect.maxClaim; limit[0] > 0 && (len(consumer) > limit[0] || len(id) > limit[1]) {
+		return false, nil, fmt.Errorf("sqloutbox: claim: consumer and ID have %d and %d bytes, more than %d and %d", len(consumer), len(id), limit[0], limit[1])
+	}
 	done, err := tx.ExecContext(ctx, s.text.claim, consumer, id, retention.Milliseconds())
 	if err != nil {
 		return false, nil, fmt.Errorf("sqloutbox: claim: %w", err)
@@ -42,13 +45,13 @@ func (s *Store) Forget(ctx context.Context, tx *sql.Tx, consumer, id string) err
 // Clean implements outbox.InboxStore.
 func (s *Store) Clean(ctx context.Context, limit int) (int, error) {
 	var n int64
-	err := s.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err := s.own(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		seqs, err := integers(tx.QueryContext(ctx, s.text.expired, limit))
 		if err != nil || len(seqs) == 0 {
 			return err
 		}
 		list := in(len(seqs), func(i int) int64 { return seqs[i] })
-		done, err := tx.ExecContext(ctx, s.sql("DELETE FROM {p}inbox WHERE seq IN "+list))
+		done, err := tx.ExecContext(ctx, s.deleteSeqs("inbox", "by_seq", list))
 		if err != nil {
 			return err
 		}

@@ -41,8 +41,8 @@ func (s *Store) Requeue(ctx context.Context, seqs ...int64) (int, error) {
 // Skip implements outbox.Inspector.
 func (s *Store) Skip(ctx context.Context, seqs ...int64) (int, error) {
 	return s.repair(ctx, "skip", seqs, func(ctx context.Context, tx *sql.Tx, list string) error {
-		_, err := tx.ExecContext(ctx, s.sql("DELETE FROM {p}outbox WHERE seq IN "+list+
-			" AND seq IN (SELECT seq FROM {p}outbox_holds WHERE parked_at IS NOT NULL)"))
+		_, err := tx.ExecContext(ctx, s.deleteSeqs("outbox", "PRIMARY", list)+
+			s.sql(" AND seq IN (SELECT seq FROM {p}outbox_holds WHERE parked_at IS NOT NULL)"))
 		return err
 	})
 }
@@ -58,7 +58,7 @@ func (s *Store) Edit(ctx context.Context, seq int64, m pubsub.Message) (int, err
 		return 0, fmt.Errorf("sqloutbox: edit: %w", err)
 	}
 	var found []int64
-	err = s.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err = s.own(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		// The lock on the hold keeps it from being requeued, and the old content from being published, before the edit is committed.
 		if found, err = integers(tx.QueryContext(ctx, s.text.lockParked, seq)); err != nil || len(found) == 0 {
 			return err
@@ -79,7 +79,7 @@ func (s *Store) repair(ctx context.Context, doing string, seqs []int64, first fu
 	}
 	list := in(len(seqs), func(i int) int64 { return seqs[i] })
 	var n int64
-	err := s.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err := s.own(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		if first != nil {
 			if err := first(ctx, tx, list); err != nil {
 				return err

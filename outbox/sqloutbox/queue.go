@@ -14,7 +14,7 @@ import (
 // Lease implements outbox.Queue.
 func (s *Store) Lease(ctx context.Context, owner string, ttl time.Duration) (outbox.Leases, error) {
 	var l outbox.Leases
-	err := s.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err := s.own(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		// The rows of the leases are read first, with their lock: relays that lease at the same time take turns here.
 		rows, err := s.leases(ctx, tx)
 		if err != nil {
@@ -102,7 +102,7 @@ func (s *Store) update(ctx context.Context, tx *sql.Tx, buckets []int64, set str
 
 // Release implements outbox.Queue.
 func (s *Store) Release(ctx context.Context, l outbox.Leases) error {
-	err := s.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err := s.own(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		held, err := s.stillHeld(ctx, tx, l)
 		if err != nil {
 			return err
@@ -167,7 +167,7 @@ func (s *Store) Fetch(ctx context.Context, l outbox.Leases, limit int) ([]outbox
 // Settle implements outbox.Queue.
 func (s *Store) Settle(ctx context.Context, l outbox.Leases, published []outbox.Record, failed []outbox.Failure) error {
 	refused := 0
-	err := s.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err := s.own(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		held, err := s.stillHeld(ctx, tx, l)
 		if err != nil {
 			return err
@@ -196,7 +196,7 @@ func (s *Store) remove(ctx context.Context, tx *sql.Tx, records []outbox.Record)
 		return nil
 	}
 	list := in(len(records), func(i int) int64 { return records[i].Seq })
-	if _, err := tx.ExecContext(ctx, s.sql("DELETE FROM {p}outbox WHERE seq IN "+list)); err != nil {
+	if _, err := tx.ExecContext(ctx, s.deleteSeqs("outbox", "PRIMARY", list)); err != nil {
 		return err
 	}
 	lanes := in(len(records), func(i int) int64 { return records[i].Lane })

@@ -1,11 +1,13 @@
 package sqloutbox
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"regexp"
 	"slices"
 	"strconv"
@@ -19,6 +21,9 @@ import (
 
 // maxRows bounds one INSERT. Its parameters stay far below the limit of every database, and a longer text gains nothing.
 const maxRows = 500
+
+// maxTries is how often a transaction is tried that loses against others each time.
+const maxTries = 10
 
 // Config describes a Store.
 type Config struct {
@@ -73,7 +78,7 @@ func New(db *sql.DB, dialect Dialect, cfg Config) (*Store, error) {
 		return nil, errors.New("sqloutbox: the database is nil")
 	}
 	if dialect.name == "" {
-		return nil, errors.New("sqloutbox: the dialect is empty: use SQLite() or PostgreSQL()")
+		return nil, errors.New("sqloutbox: the dialect is empty: use SQLite(), MySQL() or PostgreSQL()")
 	}
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -93,7 +98,8 @@ func (s *Store) sql(text string) string {
 
 // fill fills in the prefix and the clock.
 func (s *Store) fill(text string) string {
-	return strings.NewReplacer("{p}", s.prefix, "{now}", s.dialect.now, "{lock}", s.dialect.lock, "{guard}", s.dialect.guard, "{inMask}", s.dialect.inMask).Replace(text)
+	return strings.NewReplacer("{p}", s.prefix, "{now}", s.dialect.now, "{lock}", s.dialect.lock,
+		"{share}", cmp.Or(s.dialect.share, s.dialect.lock), "{guard}", s.dialect.guard, "{inMask}", s.dialect.inMask).Replace(text)
 }
 
 // number replaces each ? by $1, $2 and so on. No text of this package has a question mark of another meaning.
@@ -122,7 +128,7 @@ func (s *Store) prepareTexts() {
 		backlog: s.sql("SELECT (SELECT COUNT(*) FROM (SELECT 1 FROM {p}outbox LIMIT 100000) AS counted), " +
 			"(SELECT COUNT(*) FROM {p}outbox_holds WHERE parked_at IS NOT NULL), " +
 			"COALESCE((SELECT {now} - stored_at FROM {p}outbox ORDER BY seq LIMIT 1), 0)"),
-		held:        s.sql("SELECT bucket, epoch FROM {guard}{p}outbox_leases l WHERE owner = ? ORDER BY bucket{lock}"),
+		held:        s.sql("SELECT bucket, epoch FROM {guard}{p}outbox_leases l WHERE owner = ? ORDER BY bucket{share}"),
 		leases:      s.sql("SELECT bucket, owner, epoch, CASE WHEN expires_at <= {now} THEN 1 ELSE 0 END FROM {guard}{p}outbox_leases l ORDER BY bucket{lock}"),
 		bury:        s.sql("DELETE FROM {p}outbox_relays WHERE owner = ? OR expires_at <= {now}"),
 		join:        s.sql("INSERT INTO {p}outbox_relays (owner, expires_at) VALUES (?, {now} + ?)"),
@@ -132,7 +138,7 @@ func (s *Store) prepareTexts() {
 		lockParked:  s.sql("SELECT seq FROM {p}outbox_holds l WHERE seq = ? AND parked_at IS NOT NULL{lock}"),
 		edit:        s.sql("UPDATE {p}outbox SET topic = ?, header = ?, payload = ? WHERE seq = ?"),
 		claim:       s.sql(s.dialect.claim),
-		result:      s.sql("SELECT result FROM {p}inbox WHERE consumer = ? AND id = ?"),
+		result:      s.sql("SELECT result FROM {p}inbox WHERE consumer = ? AND id = ?" + s.dialect.share),
 		save:        s.sql("UPDATE {p}inbox SET result = ? WHERE consumer = ? AND id = ?"),
 		forget:      s.sql("DELETE FROM {p}inbox WHERE consumer = ? AND id = ?"),
 		expired:     s.sql("SELECT seq FROM {p}inbox WHERE expires_at <= (SELECT {now}) ORDER BY expires_at LIMIT ?"),
@@ -145,7 +151,37 @@ func (s *Store) prepareTexts() {
 // InTx begins a transaction with the driver's default isolation, runs fn and commits. It rolls back when fn fails, panics or ends
 // its goroutine. A commit that fails after it was sent gives an error that matches outbox.ErrInDoubt.
 func (s *Store) InTx(ctx context.Context, fn func(ctx context.Context, tx *sql.Tx) error) error {
-	tx, err := s.db.BeginTx(ctx, nil)
+	return s.transact(ctx, sql.LevelDefault, fn)
+}
+
+// RetryTx is InTx for an fn that may run more than once: it begins again, with a new transaction, when the last one lost against
+// another and was rolled back, which MySQL() calls a deadlock or a lock wait timeout; up to ten times, a few milliseconds apart.
+// With the other dialects it is InTx. Inbox.Handler uses it.
+func (s *Store) RetryTx(ctx context.Context, fn func(ctx context.Context, tx *sql.Tx) error) error {
+	return s.retry(ctx, sql.LevelDefault, fn)
+}
+
+// own runs a transaction of the store itself.
+func (s *Store) own(ctx context.Context, fn func(ctx context.Context, tx *sql.Tx) error) error {
+	return s.retry(ctx, s.dialect.isolation, fn)
+}
+
+func (s *Store) retry(ctx context.Context, isolation sql.IsolationLevel, fn func(ctx context.Context, tx *sql.Tx) error) error {
+	for try := 1; ; try++ {
+		err := s.transact(ctx, isolation, fn)
+		if err == nil || s.dialect.again == nil || !s.dialect.again(err) || try == maxTries {
+			return err
+		}
+		select {
+		case <-time.After(rand.N(time.Duration(try) * 5 * time.Millisecond)):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+func (s *Store) transact(ctx context.Context, isolation sql.IsolationLevel, fn func(ctx context.Context, tx *sql.Tx) error) error {
+	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{Isolation: isolation})
 	if err != nil {
 		return fmt.Errorf("sqloutbox: begin: %w", err)
 	}
@@ -166,7 +202,7 @@ func (s *Store) InTx(ctx context.Context, fn func(ctx context.Context, tx *sql.T
 	}
 }
 
-// Insert stores the records in tx with one statement; on SQLite, with one for every 500 of them.
+// Insert stores the records in tx with one statement; on SQLite and MySQL, with one for every 500 of them.
 func (s *Store) Insert(ctx context.Context, tx *sql.Tx, records []outbox.Record) error {
 	if s.text.insertMany != "" && len(records) > 1 {
 		return s.insertArrays(ctx, tx, records)
@@ -250,4 +286,10 @@ func in(n int, value func(int) int64) string {
 		text = strconv.AppendInt(text, value(i), 10)
 	}
 	return string(append(text, ')'))
+}
+
+// deleteSeqs is a DELETE of the rows of a table whose seq is in list, found by the index called key. A condition may follow it.
+func (s *Store) deleteSeqs(table, key, list string) string {
+	text := cmp.Or(s.dialect.deleteSeqs, "DELETE FROM {t} WHERE seq IN ({list})")
+	return strings.NewReplacer("{t}", s.prefix+table, "{k}", key, "{list}", strings.Trim(list, "()")).Replace(text)
 }

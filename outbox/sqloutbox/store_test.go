@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -53,11 +54,75 @@ func TestConfigJSON(t *testing.T) {
 func TestSchemaHasThePrefixEverywhere(t *testing.T) {
 	db := sql.OpenDB(away{})
 	defer func() { require.NoError(t, db.Close()) }()
-	s, err := sqloutbox.New(db, sqloutbox.SQLite(), sqloutbox.Config{Prefix: "Mine_"})
+	for _, dialect := range []sqloutbox.Dialect{sqloutbox.SQLite(), sqloutbox.MySQL(), sqloutbox.PostgreSQL()} {
+		s, err := sqloutbox.New(db, dialect, sqloutbox.Config{Prefix: "Mine_"})
+		require.NoError(t, err)
+		require.NotContains(t, s.Schema(), "{")
+		require.NotContains(t, s.Schema(), "backstay")
+		require.Equal(t, 6, strings.Count(s.Schema(), "CREATE TABLE IF NOT EXISTS Mine_"))
+	}
+}
+
+// refusal is an error as MySQL's drivers have it.
+type refusal struct{ Number uint16 }
+
+func (*refusal) Error() string { return "refused" }
+
+// empty is a database that begins and ends transactions, and nothing else.
+type empty struct{}
+
+func (empty) Connect(context.Context) (driver.Conn, error) { return emptyConn{}, nil }
+func (empty) Driver() driver.Driver                        { return nil }
+
+type emptyConn struct{}
+
+func (emptyConn) Prepare(string) (driver.Stmt, error) { return nil, driver.ErrSkip }
+func (emptyConn) Close() error                        { return nil }
+func (emptyConn) Begin() (driver.Tx, error)           { return emptyConn{}, nil }
+func (emptyConn) Commit() error                       { return nil }
+func (emptyConn) Rollback() error                     { return nil }
+
+func TestRetryTx(t *testing.T) {
+	db := sql.OpenDB(empty{})
+	defer func() { require.NoError(t, db.Close()) }()
+	mysql, err := sqloutbox.New(db, sqloutbox.MySQL(), sqloutbox.Config{})
 	require.NoError(t, err)
-	require.NotContains(t, s.Schema(), "{")
-	require.NotContains(t, s.Schema(), "backstay")
-	require.Equal(t, 6, strings.Count(s.Schema(), "CREATE TABLE IF NOT EXISTS Mine_"))
+	sqlite, err := sqloutbox.New(db, sqloutbox.SQLite(), sqloutbox.Config{})
+	require.NoError(t, err)
+	for _, c := range []struct {
+		name  string
+		store *sqloutbox.Store
+		err   error
+		fails int
+		calls int
+		ok    bool
+	}{
+		{"deadlock", mysql, &refusal{1213}, 3, 4, true},
+		{"lock wait", mysql, fmt.Errorf("claim: %w", &refusal{1205}), 1, 2, true},
+		{"for ever", mysql, &refusal{1213}, 1000, 10, false},
+		{"duplicate key", mysql, &refusal{1062}, 1, 1, false},
+		{"another error", mysql, errAway, 1, 1, false},
+		{"another database", sqlite, &refusal{1213}, 1, 1, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			calls := 0
+			err := c.store.RetryTx(t.Context(), func(context.Context, *sql.Tx) error {
+				if calls++; calls <= c.fails {
+					return c.err
+				}
+				return nil
+			})
+			require.Equal(t, c.calls, calls)
+			if c.ok {
+				require.NoError(t, err)
+			} else {
+				require.ErrorIs(t, err, c.err)
+			}
+		})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	err = mysql.RetryTx(ctx, func(context.Context, *sql.Tx) error { cancel(); return &refusal{1213} })
+	require.Error(t, err)
 }
 
 // A database that is away is an error of every method, which keeps its cause.
