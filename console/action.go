@@ -136,7 +136,7 @@ func (c *Console) act(w http.ResponseWriter, r *http.Request, id int, name strin
 
 // run turns a panic into an error: the person is to know.
 func (a *Action) run(ctx context.Context, o Object, input string) (err error) {
-	if _, fault := guarded(func() { err = a.do(ctx, o, input) }); fault != "" {
+	if fault := guarded(func() { err = a.do(ctx, o, input) }); fault != "" {
 		err = fmt.Errorf("the action %s", fault)
 	}
 	return err

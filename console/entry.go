@@ -44,7 +44,7 @@ type entry struct {
 
 func newEntry(o Object) *entry {
 	e := &entry{object: o}
-	_, fault := guarded(func() { e.kind, e.name, _ = o.Describe() })
+	fault := guarded(func() { e.kind, e.name, _ = o.Describe() })
 	if fault != "" {
 		e.kind, e.name = "unknown", fmt.Sprintf("%T", o)
 	}
@@ -55,18 +55,21 @@ func newEntry(o Object) *entry {
 
 func (e *entry) sampled() bool { return e.known }
 
-// guarded runs what belongs to somebody else.
-func guarded(fn func()) (ok bool, fault string) {
+// guarded runs what belongs to somebody else, and returns "" unless that panics.
+func guarded(fn func()) (fault string) {
+	returned := false
 	defer func() {
-		if !ok {
-			fault = "panics"
-			if v := recover(); v != nil {
-				fault = clean(fmt.Sprintf("panics: %v", v), maxText)
-			}
+		if returned {
+			return
+		}
+		fault = "panics"
+		if v := recover(); v != nil {
+			fault = clean(fmt.Sprintf("panics: %v", v), maxText)
 		}
 	}()
 	fn()
-	return true, ""
+	returned = true
+	return ""
 }
 
 // clean makes text safe to show: no control or format characters, which could hide or turn round what stands beside them, valid UTF-8,

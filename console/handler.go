@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -137,10 +138,8 @@ func (a *asset) serve(w http.ResponseWriter, r *http.Request) {
 
 // only answers requests with other methods.
 func only(w http.ResponseWriter, r *http.Request, methods ...string) bool {
-	for _, m := range methods {
-		if r.Method == m {
-			return true
-		}
+	if slices.Contains(methods, r.Method) {
+		return true
 	}
 	w.Header().Set("Allow", strings.Join(methods, ", "))
 	refuse(w, http.StatusMethodNotAllowed, "this is for "+strings.Join(methods, " and ")+" only")

@@ -120,7 +120,7 @@ func (ch *check) ask(ctx context.Context) string {
 	go func() {
 		defer func() { <-ch.busy }()
 		said := "ok"
-		_, fault := guarded(func() {
+		fault := guarded(func() {
 			if err := ch.Probe(ctx); err != nil {
 				said = clean(err.Error(), maxText)
 			}

@@ -23,12 +23,6 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// Bounds of waiting for a condition.
-const (
-	wait = time.Minute
-	tick = 10 * time.Millisecond
-)
-
 // thing is an object of a test's own making.
 type thing struct {
 	kind, name string
@@ -93,7 +87,7 @@ type object struct {
 	Name    string
 	Status  string
 	Why     string
-	Metrics map[string]*float64
+	Metrics map[string]any
 	Rates   map[string]float64
 	Chart   string
 	Line    []*float64
@@ -167,7 +161,7 @@ func view(t *testing.T, h http.Handler) *viewer {
 	go func() {
 		defer close(v.done)
 		h.ServeHTTP(v, httptest.NewRequest(http.MethodGet, "/api/stream", nil).WithContext(ctx))
-		in.Close()
+		_ = in.Close()
 	}()
 	return v
 }

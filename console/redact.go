@@ -18,7 +18,7 @@ var (
 
 // configOf is an object's configuration as JSON that may be shown.
 func configOf(o Object) (b []byte) {
-	_, fault := guarded(func() {
+	fault := guarded(func() {
 		_, _, config := o.Describe()
 		text, err := json.Marshal(config)
 		switch {

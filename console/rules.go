@@ -99,7 +99,7 @@ func unwell(o Object) (text string) {
 	if !ok {
 		return ""
 	}
-	_, fault := guarded(func() {
+	fault := guarded(func() {
 		if err := h.Health(); err != nil {
 			text = "unwell: " + clean(err.Error(), maxText)
 		}
@@ -121,7 +121,7 @@ func judgeBreaker(e *entry) verdict {
 	}
 }
 
-func judgeBreakerSet(e *entry) verdict { return e.whenAbove("open", 0, "%s open") }
+func judgeBreakerSet(e *entry) verdict { return e.whenAny("open", "%s open") }
 
 func judgeBudget(e *entry) verdict {
 	if balance, ok := e.metric("balance"); ok && balance < 1 {
@@ -142,14 +142,14 @@ func judgeCache(e *entry) verdict {
 	if away, _ := e.metric("store_away"); away > 0 {
 		return verdict{Degraded, "store away"}
 	}
-	return e.whenAbove("refused", 0, "%s writes refused for good")
+	return e.whenAny("refused", "%s writes refused for good")
 }
 
 // overdueAge is how old the oldest message of an outbox may be before it is worth a word.
 const overdueAge = time.Minute
 
 func judgeRelay(e *entry) verdict {
-	if v := e.whenAbove("parked", 0, "%s parked"); v.level != OK {
+	if v := e.whenAny("parked", "%s parked"); v.level != OK {
 		return v
 	}
 	if age, _ := e.metric("oldest_age_seconds"); age > overdueAge.Seconds() {
@@ -158,10 +158,10 @@ func judgeRelay(e *entry) verdict {
 	return verdict{}
 }
 
-func judgeSaga(e *entry) verdict { return e.whenAbove("unknown", 0, "%s without a definition here") }
+func judgeSaga(e *entry) verdict { return e.whenAny("unknown", "%s without a definition here") }
 
-func (e *entry) whenAbove(metric string, limit float64, text string) verdict {
-	if v, _ := e.metric(metric); v > limit {
+func (e *entry) whenAny(metric, text string) verdict {
+	if v, _ := e.metric(metric); v > 0 {
 		return verdict{Degraded, fmt.Sprintf(text, strconv.FormatFloat(v, 'f', -1, 64))}
 	}
 	return verdict{}

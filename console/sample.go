@@ -73,7 +73,7 @@ func (c *Console) collect(entries []*entry) {
 	c.found, c.names, c.values = c.found[:0], c.names[:0], c.values[:0]
 	for _, e := range entries {
 		f := finding{entry: e, from: len(c.names)}
-		_, f.fault = guarded(func() {
+		f.fault = guarded(func() {
 			for name, value := range e.object.Metrics() {
 				c.names, c.values = append(c.names, name), append(c.values, value)
 				if len(c.names)-f.from == maxMetrics {

@@ -39,7 +39,7 @@ func TestAViewerGetsASnapshotAndThenOnlyWhatChanges(t *testing.T) {
 		require.Equal(t, s.Seq+2, d.Seq)
 		require.Len(t, d.Set, 1)
 		changed := d.Set["1"]
-		require.Equal(t, 1.0, *changed.Metrics["state"])
+		require.EqualValues(t, 1, changed.Metrics["state"])
 		require.Equal(t, "degraded", changed.Status)
 		require.Equal(t, "open", changed.Why)
 		require.Positive(t, changed.Rates["rejected_total"])
@@ -104,7 +104,7 @@ func TestTwoViewersSeeTheSame(t *testing.T) {
 		third := view(t, c)
 		defer third.close()
 		s := third.read()
-		require.Equal(t, 1.0, *s.Objects[0].Metrics["state"])
+		require.EqualValues(t, 1, s.Objects[0].Metrics["state"])
 		require.Len(t, s.Times, 21)
 		require.Len(t, s.Objects[0].Line, 21)
 	})
@@ -124,7 +124,7 @@ func TestObjectsComeAndGoWhileSomebodyLooks(t *testing.T) {
 		o.set("fresh", 7) // a metric that was not there before
 		d = v.read()
 		require.Len(t, d.Add, 1)
-		require.Equal(t, 7.0, *d.Add[0].Metrics["fresh"])
+		require.EqualValues(t, 7, d.Add[0].Metrics["fresh"])
 		remove()
 		remove()
 		d = v.read()

@@ -164,7 +164,10 @@ function arrange() {
 
 const moved = (line) => line && line.some((v) => v !== line[0]);
 
+let rendered = 0;
+
 function render(all, set = {}) {
+  all = all || ++rendered % 20 === 0; // flat timelines grow too
   for (const [id, o] of objects) {
     const lively = moved(o.line);
     if (all || set[id] || lively || o.lively || !rows.get(id).spark) rows.get(id).update(o, times, all || lively || o.lively !== lively);

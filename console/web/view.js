@@ -30,8 +30,9 @@ function duration(s) {
   if (s === 0) return '0 s';
   if (s < 1) return decimals.format(s * 1000) + ' ms';
   if (s < 60) return decimals.format(s) + ' s';
-  if (s < 3600) return Math.floor(s / 60) + ' min ' + Math.floor(s % 60) + ' s';
-  return Math.floor(s / 3600) + ' h ' + Math.floor((s % 3600) / 60) + ' min';
+  const two = (n, unit, rest, small) => n + ' ' + unit + (rest ? ` ${rest} ${small}` : '');
+  if (s < 3600) return two(Math.floor(s / 60), 'min', Math.floor(s % 60), 's');
+  return two(Math.floor(s / 3600), 'h', Math.floor((s % 3600) / 60), 'min');
 }
 
 // A metric as people read it: what its name ends in says what it is.
@@ -137,6 +138,8 @@ export function draw(node, kind, name, line, times) {
   const close = (t) => { if (start !== null) area += `L${x(t)} 30L${x(start)} 30Z`; start = null; };
   line.forEach((v, i) => {
     const t = times[i];
+    // In the middle of a flat stretch there is nothing to draw.
+    if (v !== null && start !== null && t - before <= gap && v === line[i - 1] && v === line[i + 1] && times[i + 1] - t <= gap) { before = t; return; }
     if (v === null || t < begin) { close(before); before = t; return; }
     const at = `${x(t)} ${(28 - v / largest * 25).toFixed(1)}`;
     if (start === null || t - before > gap) { close(before); start = t; path += 'M' + at; area += 'M' + at; } else { path += 'L' + at; area += 'L' + at; }
@@ -151,7 +154,7 @@ export function draw(node, kind, name, line, times) {
 let span = 60000, gap = 2000;
 
 export function scale(interval, history) {
-  span = interval * (history - 1);
+  span = interval * history;
   gap = interval * 4;
 }
 
@@ -223,14 +226,14 @@ function flat(value, path, rows) {
 export function configTable(config) {
   const rows = flat(config, '', []);
   if (!rows.length) return el('p', { class: 'empty' }, 'It has none.');
-  return el('table', {}, el('tbody', {}, ...rows.map(([k, v]) => el('tr', {}, el('th', { scope: 'row' }, k), el('td', { class: 'text' }, v)))));
+  return el('table', { class: 'config' }, el('tbody', {}, ...rows.map(([k, v]) => el('tr', {}, el('th', { scope: 'row' }, k), el('td', { class: 'text' }, v)))));
 }
 
 export function metricsTable(o) {
   const rows = Object.entries(o.metrics).map(([name, value]) => {
     const line = o.series[name] || [];
     const moved = line.some((v) => v !== line[0]);
-    return el('tr', {}, el('th', { scope: 'row' }, words(name)), el('td', {}, shown(name, value)),
+    return el('tr', {}, el('th', { scope: 'row' }, words(name)), el('td', {}, o.kind === 'breaker' && name === 'state' ? states[value] || count(value) : shown(name, value)),
       el('td', {}, name.endsWith('_total') ? perSecond(o.rates[name]) : ''),
       el('td', { class: 'history' }, moved || name === o.chart ? svg(o.kind, name, line, o.times) : ''));
   });
