@@ -9,6 +9,8 @@ replace github.com/backstay-go/backstay => ..
 require (
 	github.com/Shopify/toxiproxy/v2 v2.5.0
 	github.com/backstay-go/backstay/backend/nats v0.0.0
+	github.com/chromedp/cdproto v0.159.0
+	github.com/chromedp/chromedp v0.23.0
 	github.com/cloudevents/sdk-go/v2 v2.16.2
 	github.com/nats-io/nats.go v1.55.0
 	github.com/rs/zerolog v1.28.0
@@ -16,11 +18,7 @@ require (
 	go.uber.org/goleak v1.3.0
 )
 
-require (
-	github.com/chromedp/cdproto v0.159.0 // indirect
-	github.com/chromedp/chromedp v0.23.0 // indirect
-	github.com/go-json-experiment/json v0.0.0-20260213210345-44df1a37e875 // indirect
-)
+require github.com/go-json-experiment/json v0.0.0-20260213210345-44df1a37e875 // indirect
 
 require (
 	github.com/ThreeDotsLabs/watermill v1.5.1

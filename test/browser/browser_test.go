@@ -71,7 +71,7 @@ func (b *browser) start(t *testing.T) {
 	if b.ctx != nil {
 		return
 	}
-	profile, err := os.MkdirTemp("", "backstay-browser-")
+	profile, err := os.MkdirTemp("", "backstay-browser-") //nolint:usetesting // it outlives the test
 	require.NoError(t, err)
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(path), chromedp.UserDataDir(profile), chromedp.NoSandbox, chromedp.DisableGPU,
