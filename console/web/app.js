@@ -1,5 +1,5 @@
 // The page's state and where it comes from: a stream, or the same JSON asked for again and again where streams do not get through.
-import { $, el, panels, Row, eventLine, configTable, metricsTable, scale } from './view.js';
+import { $, el, bare, panels, Row, eventLine, configTable, metricsTable, scale } from './view.js';
 
 const objects = new Map(), rows = new Map(), sections = new Map();
 let times = [], history = 120, interval = 500, lastEvent = 0, paused = false, keep = 200;
@@ -104,6 +104,8 @@ function delta(d) {
 }
 
 function put(o) {
+  o.metrics = bare(o.metrics);
+  o.rates = bare(o.rates);
   if (!objects.has(o.id)) rows.set(o.id, new Row(o, open));
   objects.set(o.id, o);
 }
@@ -240,6 +242,8 @@ async function refresh(first) {
     const o = await answer.json();
     if (id !== shownID || !$('detail').open) return;
     if (!answer.ok) throw new Error(o.error);
+    o.rates = bare(o.rates);
+    o.series = bare(o.series);
     $('detail-status').textContent = o.status === 'ok' ? 'ok' : o.why;
     $('detail-status').dataset.level = o.status;
     const at = $('detail-metrics').scrollTop;
@@ -301,7 +305,7 @@ $('pause').addEventListener('click', pause);
 $('filter').addEventListener('input', filter);
 $('detail-close').addEventListener('click', () => $('detail').close());
 $('detail').addEventListener('click', (e) => { if (e.target === $('detail')) $('detail').close(); });
-$('detail').addEventListener('close', () => { clearTimeout(detailTimer); shownID = 0; if (opener && opener.isConnected) opener.focus(); });
+$('detail').addEventListener('close', () => { if ($('detail').open) return; clearTimeout(detailTimer); shownID = 0; if (opener && opener.isConnected) opener.focus(); });
 document.addEventListener('visibilitychange', () => { if (document.hidden) disconnect(); else if (!paused) connect(); });
 document.addEventListener('keydown', (e) => {
   if (e.ctrlKey || e.metaKey || e.altKey || $('detail').open || e.target.closest('input')) return;

@@ -11,6 +11,9 @@ export function el(tag, attributes = {}, ...children) {
   return node;
 }
 
+// bare is the object without what all objects have: a metric may be called constructor.
+export const bare = (o) => Object.assign(Object.create(null), o);
+
 export const $ = (id) => document.getElementById(id);
 
 const decimals = new Intl.NumberFormat('en', { maximumSignificantDigits: 3 });
@@ -55,7 +58,7 @@ const r = (name, label) => (o) => o.metrics[name] === undefined ? null : [label 
 const bad = (fact) => (o) => { const f = fact(o); return f && [f[0], f[1], f[1] !== '0' && f[1] !== '0/s']; };
 const sum = (label, ...names) => (o) => [label, perSecond(names.reduce((all, name) => all + (o.rates[name] || 0), 0))];
 
-const facts = {
+const facts = bare({
   'breaker': [
     sum('calls', 'successes_total', 'failures_total', 'rejected_total'),
     (o) => ['failing', o.metrics.window_calls > 0 ? percent(o.metrics.window_failures / o.metrics.window_calls) : '–'],
@@ -79,7 +82,7 @@ const facts = {
   'relay': [m('pending'), m('oldest_age_seconds', 'oldest'), r('published_total', 'published'), bad(m('parked')), bad(r('failed_total', 'failed')), m('buckets')],
   'inbox': [r('handled_total', 'handled'), m('duplicates_total')],
   'saga': [m('active', 'running'), m('waiting'), r('started_total', 'started'), m('completed_total'), m('compensated_total'), bad(m('stuck_total', 'stuck')), bad(r('failures_total', 'failures'))],
-};
+});
 
 function factsOf(o) {
   const known = facts[o.kind] || facts[o.kind.split('.')[0]];

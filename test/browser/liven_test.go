@@ -39,7 +39,7 @@ func (s *scene) step(ctx context.Context, n int, stock *breaker.Breaker) {
 	ok := func(context.Context) error { return nil }
 	down := func(context.Context) error { return errDown }
 	bank := ok
-	if n%400 > 250 {
+	if n%200 > 120 {
 		bank = down
 	}
 	_ = s.retry.Do(ctx, func(ctx context.Context) error { return s.breaker.Do(ctx, bank) })

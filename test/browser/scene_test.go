@@ -41,6 +41,15 @@ func (g *gauge) Metrics() iter.Seq2[string, float64] {
 	return func(yield func(string, float64) bool) { yield("level", float64(g.value.Load())) }
 }
 
+// thing has one metric.
+type thing struct{ kind, metric string }
+
+func (o *thing) Describe() (kind, name string, config any) { return o.kind, o.metric, nil }
+
+func (o *thing) Metrics() iter.Seq2[string, float64] {
+	return func(yield func(string, float64) bool) { yield(o.metric, 1) }
+}
+
 // queue is an outbox with nothing but a backlog.
 type queue struct{ pending, parked atomic.Int64 }
 
