@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -123,7 +124,7 @@ func TestAnotherSiteCanNeitherActNorRead(t *testing.T) {
 
 func status(t *testing.T, at string) int {
 	t.Helper()
-	resp, err := http.Get(at) //nolint:gosec,noctx // the test's own server
+	resp, err := http.Get(at)
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
 	return resp.StatusCode
@@ -151,9 +152,7 @@ func buffering(t *testing.T, to string) string {
 		if _, err := io.Copy(&all, resp.Body); err != nil {
 			return // the browser has gone
 		}
-		for name, values := range resp.Header {
-			w.Header()[name] = values
-		}
+		maps.Copy(w.Header(), resp.Header)
 		w.WriteHeader(resp.StatusCode)
 		_, _ = w.Write(all.Bytes())
 	}))
