@@ -115,11 +115,15 @@ type watch struct {
 	told    time.Time
 }
 
-// see returns the text of an event that is due, or "".
-func (w *watch) see(value, was float64, now time.Time) string {
-	if value > was { // not when was is NaN: the first look shows no growth
+// grow notes the growth of the counter; the first look, before which it was NaN, shows none.
+func (w *watch) grow(value, was float64) {
+	if value > was {
 		w.pending += value - was
 	}
+}
+
+// due returns the text of an event that is due, or "".
+func (w *watch) due(now time.Time) string {
 	if w.pending <= 0 || !w.told.IsZero() && now.Sub(w.told) < quietFor {
 		return ""
 	}

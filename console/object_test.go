@@ -148,6 +148,30 @@ func TestGrowthOfACounterIsAnEventNowAndThen(t *testing.T) {
 	})
 }
 
+func TestABreakerThatOpensBetweenTwoLooksIsInTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := breakerThing("bank", 0)
+		o.set("opened_total", 5)
+		c := console.New(console.Config{})
+		c.Add(o)
+		v := view(t, c)
+		defer v.close()
+		v.read()
+		o.set("opened_total", 6)
+		o.set("state", 1)
+		v.read()
+		o.set("state", 0)
+		v.read()
+		o.set("opened_total", 8)
+		v.read()
+		var texts []string
+		for _, e := range snapshot(t, c).Events {
+			texts = append(texts, e.Text)
+		}
+		require.Equal(t, []string{"open", "well again, after: open", "opened between two looks, 2 times"}, texts)
+	})
+}
+
 func TestTheLogIsBoundedAndKeepsTheLatest(t *testing.T) {
 	c := console.New(console.Config{Events: 3})
 	for _, text := range []string{"a", "b", "c", "d", "e"} {

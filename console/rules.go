@@ -36,6 +36,12 @@ type verdict struct {
 	why   string
 }
 
+// What an open breaker is called, and the counter of how often it was.
+const (
+	isOpen   = "open"
+	openings = "opened_total"
+)
+
 // hitRatio is the name of a derived metric: the share of hits among the lookups of the latest seconds.
 const hitRatio = "hit_ratio"
 
@@ -58,7 +64,8 @@ func rulesOf(kind string) rules {
 }
 
 var kinds = map[string]rules{
-	"breaker":     {panel: panelBreakers, chart: "state", judge: judgeBreaker, tellAll: true},
+	"breaker": {panel: panelBreakers, chart: "state", judge: judgeBreaker, tellAll: true,
+		watch: map[string]string{openings: "opened between two looks"}},
 	"breaker.Set": {panel: panelBreakers, chart: "open", judge: judgeBreakerSet, watch: map[string]string{"held_total": "not opened: too many are open"}},
 	"retry":       {panel: panelRetries, chart: "retries_total", watch: map[string]string{"gave_up_total": "gave up"}},
 	"retry budget": {panel: panelRetries, chart: "balance", judge: judgeBudget,
@@ -113,7 +120,7 @@ func unwell(o Object) (text string) {
 func judgeBreaker(e *entry) verdict {
 	switch state, _ := e.metric("state"); state {
 	case 1:
-		return verdict{Degraded, "open"}
+		return verdict{Degraded, isOpen}
 	case 2:
 		return verdict{Degraded, "half-open"}
 	default:

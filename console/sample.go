@@ -151,9 +151,7 @@ func (c *Console) update(f finding, number int64, gap time.Duration, now time.Ti
 			d.pair(e, "metrics", i, v)
 		}
 		if e.watches != nil && e.watches[i].on {
-			if text := e.watches[i].see(v, was, now); text != "" {
-				c.events.add(e.event(now, text))
-			}
+			e.watches[i].grow(v, was)
 		}
 	}
 	for i := range e.rates {
@@ -165,6 +163,11 @@ func (c *Console) update(f finding, number int64, gap time.Duration, now time.Ti
 		}
 	}
 	c.rule(e, e.rules.judge(e), now, d)
+	for i := range e.watches {
+		if text := e.watches[i].due(now); text != "" {
+			c.events.add(e.event(now, text))
+		}
+	}
 	e.known = true
 	d.object(e, &c.axis)
 }
@@ -185,8 +188,20 @@ func (c *Console) rule(e *entry, v verdict, now time.Time, d *delta) {
 			c.events.add(ev)
 		}
 	}
+	if v.why == isOpen {
+		e.told(openings)
+	}
 	e.verdict = v
 	d.verdict(e)
+}
+
+// told takes one from the growth of a watched counter, which the log has in other words.
+func (e *entry) told(counter string) {
+	for i := range e.watches {
+		if e.names[i] == counter {
+			e.watches[i].pending = max(0, e.watches[i].pending-1)
+		}
+	}
 }
 
 // charted is what the timeline shows of a metric: the rate of a counter, else the value itself.

@@ -16,7 +16,9 @@ func TestABusCountsWhatItPublishes(t *testing.T) {
 	m := pubsub.Message{Topic: "t"}
 	d.publish = func(m []pubsub.Message) []error { return make([]error, len(m)) }
 	require.NoError(t, bus.Publish(t.Context(), m, m))
-	d.publish = func([]pubsub.Message) []error { return []error{nil, errBoom, fmt.Errorf("lost: %w", pubsub.ErrInDoubt)} }
+	d.publish = func([]pubsub.Message) []error {
+		return []error{nil, errBoom, fmt.Errorf("lost: %w", pubsub.ErrInDoubt)}
+	}
 	require.Error(t, bus.Publish(t.Context(), m, m, m))
 	require.Error(t, bus.Publish(t.Context(), m, pubsub.Message{Topic: "no topic"}), "refused whole")
 	require.Equal(t, pubsub.BusStats{Published: 3, Failed: 4, InDoubt: 1}, bus.Stats())

@@ -81,7 +81,7 @@ const facts = bare({
   'outbox': [r('stored_total', 'stored'), m('stored_total', 'stored, all')],
   'relay': [m('pending'), m('oldest_age_seconds', 'oldest'), r('published_total', 'published'), bad(m('parked')), bad(r('failed_total', 'failed')), m('buckets')],
   'inbox': [r('handled_total', 'handled'), m('duplicates_total')],
-  'saga': [m('active', 'running'), m('waiting'), r('started_total', 'started'), m('completed_total'), m('compensated_total'), bad(m('stuck_total', 'stuck')), bad(r('failures_total', 'failures'))],
+  'saga': [m('active', 'running'), m('waiting'), r('attempts_total', 'steps'), m('completed_total'), m('compensated_total'), bad(m('stuck_total', 'stuck')), bad(r('failures_total', 'failures'))],
 });
 
 function factsOf(o) {
