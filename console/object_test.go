@@ -230,6 +230,28 @@ func TestHistoryIsThatOfTheLatestLooks(t *testing.T) {
 	})
 }
 
+func TestAnObjectHasNoHistoryFromBeforeItCame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := console.New(console.Config{History: 10})
+		v := view(t, c)
+		defer v.close()
+		for range 4 {
+			v.read()
+		}
+		o := &thing{kind: "boiler", name: "x", metrics: map[string]float64{"level": 1}}
+		c.Add(o)
+		v.read()
+		v.read()
+		o.set("level", 2)
+		v.read()
+		line := snapshot(t, c).Objects[0].Line
+		require.Len(t, line, 7)
+		for i, n := range line {
+			require.Equal(t, i < 4, n == nil, "look %d", i)
+		}
+	})
+}
+
 func TestTheHitRatioIsOfTheLatestSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := &thing{kind: "cache", name: "x", metrics: map[string]float64{"hits_total": 1e6, "misses_total": 0}}

@@ -49,6 +49,10 @@ func TestAViewerGetsASnapshotAndThenOnlyWhatChanges(t *testing.T) {
 		d = v.read()
 		require.Empty(t, d.Events)
 		require.Nil(t, d.Set["1"].Metrics, "only the rate moves on")
+		c.Record(console.Event{Text: "news"})
+		d = v.read()
+		require.Len(t, d.Events, 1, "the old one is not told again")
+		require.Equal(t, "news", d.Events[0].Text)
 	})
 }
 

@@ -169,7 +169,7 @@ const moved = (line) => line && line.some((v) => v !== line[0]);
 let rendered = 0;
 
 function render(all, set = {}) {
-  all = all || ++rendered % 20 === 0; // flat timelines grow too
+  all = all || ++rendered % (objects.size > 100 ? 20 : 2) === 0; // flat timelines move on too
   for (const [id, o] of objects) {
     const lively = moved(o.line);
     if (all || set[id] || lively || o.lively || !rows.get(id).spark) rows.get(id).update(o, times, all || lively || o.lively !== lively);
@@ -185,7 +185,7 @@ function health() {
   const n = objects.size;
   $('summary').dataset.level = !n ? 'waiting' : ailing.length ? 'degraded' : 'ok';
   text($('summary'), !n ? 'Nothing is registered with this console yet.' :
-    ailing.length ? `${ailing.length} of ${n} ${n === 1 ? 'object needs' : 'objects need'} a look` : n === 1 ? 'The one object is well' : `All ${n} objects are well`);
+    ailing.length ? `${ailing.length} of ${n} ${n === 1 ? 'object' : 'objects'} ${ailing.length === 1 ? 'needs' : 'need'} a look` : n === 1 ? 'The one object is well' : `All ${n} objects are well`);
   const few = ailing.slice(0, 12), key = few.map((o) => o.id + o.why).join();
   if ($('ailing').dataset.key !== key) {
     $('ailing').dataset.key = key;

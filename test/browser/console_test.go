@@ -56,7 +56,7 @@ func TestPictures(t *testing.T) {
 	p.await(`document.querySelector('.row[data-kind=breaker] .spark').children.length >= 3`)
 	docs := os.Getenv("BACKSTAY_DOCS_PICTURE") == "1"
 	if docs { // the timelines are to be full
-		p.await(`document.querySelector('.row[data-kind=breaker] .spark').children.length >= 12`)
+		p.await(`document.querySelector('.row[data-kind=breaker] .spark').children.length >= 26`)
 	}
 	p.await(row("breaker") + `.includes('\nopen\n')`)
 	dir := t.TempDir()
@@ -68,6 +68,8 @@ func TestPictures(t *testing.T) {
 		p.do(chromedp.EmulateViewport(1280, 1100))
 		p.picture(filepath.Join(dir, scheme+".png"))
 		if scheme == "light" && docs {
+			p.do(chromedp.EmulateViewport(1280, 1340))
+			p.await(row("breaker") + `.includes('\nopen\n')`)
 			p.picture(filepath.Join("..", "..", "docs", "console.png"))
 		}
 	}
