@@ -56,9 +56,6 @@ func (s *series) push(value float64, look, first int64, size int) {
 	default:
 		if s.ring == nil {
 			s.ring = filled(size, s.value)
-			for back := look - int64(s.same) - 1; back >= 0 && back > look-int64(size); back-- {
-				s.ring[back%int64(size)] = float32(math.NaN()) // before it was there
-			}
 		}
 		s.value, s.same = v, 1
 	}
