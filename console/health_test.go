@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -57,11 +58,11 @@ func TestReadinessIsThatOfTheChecks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var err error
 		let := make(chan struct{})
-		hung := 0
+		var hung atomic.Int64
 		c := console.New(console.Config{})
 		db := console.Check{Name: "db", Probe: func(context.Context) error { return err }}
 		bad := console.Check{Name: "bad", Probe: func(context.Context) error { panic("broken") }}
-		stuck := console.Check{Name: "stuck", Probe: func(context.Context) error { hung++; <-let; return nil }}
+		stuck := console.Check{Name: "stuck", Probe: func(context.Context) error { hung.Add(1); <-let; return nil }}
 
 		h := c.Readiness(db)
 		err = errors.New("no route")
@@ -88,7 +89,7 @@ func TestReadinessIsThatOfTheChecks(t *testing.T) {
 			_, r = ready(t, h)
 			require.Contains(t, r.Checks["stuck"], "not returned")
 		}
-		require.Equal(t, 1, hung, "probes do not pile up")
+		require.EqualValues(t, 1, hung.Load(), "probes do not pile up")
 		close(let)
 		synctest.Wait()
 		code, _ = ready(t, h)
