@@ -14,6 +14,7 @@ type Bus struct {
 	driver         Driver
 	hooks          hooks
 	publishTimeout time.Duration
+	counts         busCounts
 
 	stopping context.Context // done once Close is called
 	stop     context.CancelFunc

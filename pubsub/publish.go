@@ -52,9 +52,9 @@ func (b *Bus) Publish(ctx context.Context, msgs ...Message) error {
 	}
 	caps := b.driver.Capabilities()
 	if err := b.refuse(ctx, out, caps); err != nil {
-		return err
+		return b.counts.count(len(out), err)
 	}
-	return publishError(out, b.send(ctx, out, caps.PublishObeysContext, now))
+	return b.counts.count(len(out), publishError(out, b.send(ctx, out, caps.PublishObeysContext, now)))
 }
 
 // refuse finds what is wrong before anything is sent.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/backstay-go/backstay/breaker"
 	"github.com/backstay-go/backstay/bulkhead"
+	"github.com/backstay-go/backstay/console"
 	"github.com/backstay-go/backstay/fallback"
 	"github.com/backstay-go/backstay/retry"
 	"github.com/backstay-go/backstay/timeout"
@@ -22,6 +23,7 @@ type bankClient struct {
 	fallback *fallback.Fallback
 	retry    *retry.Retrier
 	breaker  *breaker.Breaker
+	objects  []console.Object // that there are to look at
 }
 
 func newBankClient(base string, client *http.Client) *bankClient {
@@ -34,13 +36,11 @@ func newBankClient(base string, client *http.Client) *bankClient {
 			Name: "bank", ConsecutiveFailures: 5, OpenDelay: 250 * time.Millisecond, Probes: 1,
 		}),
 	}
-	b.peer = newPeer("bank", base, client,
-		timeout.New(timeout.Config{Name: "bank", After: 3 * time.Second}),
-		b.retry,
-		b.breaker,
-		bulkhead.New(bulkhead.Config{Name: "bank", MaxConcurrent: 32, MaxQueue: 256}),
-		timeout.New(timeout.Config{Name: "bank attempt", After: 500 * time.Millisecond}),
-	)
+	whole := timeout.New(timeout.Config{Name: "bank", After: 3 * time.Second})
+	bound := bulkhead.New(bulkhead.Config{Name: "bank", MaxConcurrent: 32, MaxQueue: 256})
+	attempt := timeout.New(timeout.Config{Name: "bank attempt", After: 500 * time.Millisecond})
+	b.peer = newPeer("bank", base, client, whole, b.retry, b.breaker, bound, attempt)
+	b.objects = []console.Object{b.fallback, whole, b.retry, b.breaker, bound, attempt}
 	b.peer.send = fallback.Wrap(b.fallback, b.peer.send, deferred)
 	return b
 }

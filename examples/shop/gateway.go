@@ -8,10 +8,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/backstay-go/backstay"
 	"github.com/backstay-go/backstay/breaker"
 	"github.com/backstay-go/backstay/bulkhead"
 	"github.com/backstay-go/backstay/cache"
+	"github.com/backstay-go/backstay/console"
 	"github.com/backstay-go/backstay/timeout"
 )
 
@@ -21,26 +21,28 @@ type gateway struct {
 	orders, inventory, payments, shipping *peer
 
 	catalogue *catalogue
+
+	objects []console.Object // that there are to look at
 }
 
-// guard are the policies between the gateway and one service.
-func guard(service string) []backstay.Policy {
-	return []backstay.Policy{
-		breaker.New(breaker.Config{Name: service, OpenDelay: time.Second}),
-		bulkhead.New(bulkhead.Config{Name: service, MaxConcurrent: 64, MaxQueue: 512}),
-		timeout.New(timeout.Config{Name: service, After: 5 * time.Second}),
-	}
+// guarded is a service behind the policies between the gateway and it.
+func (g *gateway) guarded(service, base string, client *http.Client) *peer {
+	fuse := breaker.New(breaker.Config{Name: service, OpenDelay: time.Second})
+	bound := bulkhead.New(bulkhead.Config{Name: service, MaxConcurrent: 64, MaxQueue: 512})
+	limit := timeout.New(timeout.Config{Name: service, After: 5 * time.Second})
+	g.objects = append(g.objects, fuse, bound, limit)
+	return newPeer(service, base, client, fuse, bound, limit)
 }
 
 // newGateway takes the addresses of the services. The caller closes its catalogue.
 func newGateway(client *http.Client, orders, inventory, payments, shipping string) *gateway {
-	g := &gateway{
-		orders:    newPeer("orders", orders, client, guard("orders")...),
-		inventory: newPeer("inventory", inventory, client, guard("inventory")...),
-		payments:  newPeer("payments", payments, client, guard("payments")...),
-		shipping:  newPeer("shipping", shipping, client, guard("shipping")...),
-	}
+	g := &gateway{}
+	g.orders = g.guarded("orders", orders, client)
+	g.inventory = g.guarded("inventory", inventory, client)
+	g.payments = g.guarded("payments", payments, client)
+	g.shipping = g.guarded("shipping", shipping, client)
 	g.catalogue = newCatalogue(g.inventory)
+	g.objects = append(g.objects, g.catalogue)
 	return g
 }
 

@@ -70,15 +70,15 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	var cfg settings
 	flags := flag.NewFlagSet("shop", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.IntVar(&cfg.orders, "orders", 200, "how many orders are placed")
-	flags.Float64Var(&cfg.rate, "rate", 100, "how many requests are placed per second")
+	flags.IntVar(&cfg.orders, "orders", 200, "how many orders are placed; with -serve 20000 unless given")
+	flags.Float64Var(&cfg.rate, "rate", 100, "how many requests are placed per second; with -serve 20 unless given")
 	flags.Uint64Var(&cfg.seed, "seed", 1, "the seed of orders and faults")
 	flags.StringVar(&cfg.replay, "replay", "", "place the orders of this `file`: invoices as CSV, plain or gzip")
 	flags.BoolVar(&cfg.chaos, "chaos", true, "break things")
 	flags.StringVar(&cfg.data, "data", "", "keep the data in this `folder`, and go on with what is in it; default: a temporary one")
 	flags.StringVar(&cfg.broker, "broker", "", "the `URL` of the broker: mem:, nats://…; default: JetStream inside the shop")
 	flags.BoolVar(&cfg.json, "json", false, "print one JSON object instead of the report")
-	flags.BoolVar(&cfg.serve, "serve", false, "stay open until interrupted, for requests from outside")
+	flags.BoolVar(&cfg.serve, "serve", false, "stay open until interrupted, for requests from outside and for those who look at the console")
 	flags.StringVar(&cfg.addr, "addr", "127.0.0.1:8080", "the `address` of the gateway, with -serve")
 	flags.Usage = func() {
 		say(stderr, "Usage: shop [flags]\n\nRuns a shop under faults and proves its result. Exit status: 0 all invariants hold, 1 not, 2 wrong usage.\n\nFlags:")
@@ -89,6 +89,12 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	}
 	given := map[string]bool{}
 	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	if cfg.serve && !given["orders"] && cfg.replay == "" {
+		cfg.orders = 20_000 // so that there is something to see for a while
+	}
+	if cfg.serve && !given["rate"] {
+		cfg.rate = 20
+	}
 	switch {
 	case flags.NArg() > 0:
 		return cfg, fmt.Errorf("unexpected argument %q: there are only flags", flags.Arg(0))

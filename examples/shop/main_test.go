@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -285,9 +286,47 @@ func TestAServingShopTakesOrdersFromOutside(t *testing.T) {
 	code, body := send(t, "POST", base+"/api/orders", `{"id":"mine","customer":"me","country":"here","lines":[{"sku":"`+sku+`","qty":1,"price_pence":100}]}`)
 	require.Equal(t, 202, code, body)
 	awaitCount(t, filepath.Join(dir, "client.db"), `SELECT count(*) FROM answers WHERE kind = 'order'`, 20)
+	requireConsole(t, base)
 	interrupt()
 	require.Zero(t, <-done, &stdout)
 	require.Equal(t, 1, countIn(t, filepath.Join(dir, "orders.db"), `SELECT count(*) FROM orders WHERE id = 'mine' AND status IN ('confirmed', 'cancelled')`))
+}
+
+// requireConsole requires that the shop shows what it does, and leaves a viewer behind whom the shop must not wait for.
+func requireConsole(t *testing.T, base string) {
+	t.Helper()
+	code, page := send(t, "GET", base+consolePath, "")
+	require.Equal(t, 200, code)
+	require.Contains(t, page, "<!DOCTYPE html>")
+	code, body := send(t, "GET", base+consolePath+"api", "")
+	require.Equal(t, 200, code)
+	var now struct {
+		Objects []struct {
+			Panel, Kind, Name string
+			Metrics           map[string]*float64
+		}
+	}
+	require.NoError(t, json.Unmarshal([]byte(body), &now))
+	panels, busy := map[string]int{}, 0.0
+	for _, o := range now.Objects {
+		panels[o.Panel]++
+		if o.Kind == "cache" {
+			busy = *o.Metrics["hits_total"] + *o.Metrics["misses_total"]
+		}
+	}
+	for _, panel := range []string{"breakers", "retries", "limits", "caches", "subscriptions", "outboxes", "sagas"} {
+		require.Positive(t, panels[panel], "%s: %v", panel, panels)
+	}
+	require.GreaterOrEqual(t, busy, 20.0, "each order asks the catalogue")
+	for _, path := range []string{"/livez", "/readyz"} {
+		code, body = send(t, "GET", base+path, "")
+		require.Equal(t, 200, code, body)
+	}
+	viewer, err := http.Get(base + consolePath + "api/stream")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, viewer.Body.Close()) })
+	_, err = viewer.Body.Read(make([]byte, 1))
+	require.NoError(t, err)
 }
 
 func skuIn(t *testing.T, path string) (sku string) {

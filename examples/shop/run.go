@@ -110,6 +110,9 @@ func (s *shop) attend(ctx context.Context, requests []request, told *details, st
 	defer stop()
 	defer context.AfterFunc(s.alive, stop)()
 	say(stderr, "The shop keeps its data in %s and is open at %s .", s.cfg.data, s.front.base)
+	if s.console != nil {
+		say(stderr, "What its patterns are doing is at %s%s , live.", s.front.base, consolePath)
+	}
 	customers := newClient(s.dbs.client, s.front.base, s.cfg.rate)
 	endProgress := s.showProgress(stderr, customers, len(requests))
 	err := customers.run(working, requests)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/backstay-go/backstay/backend/sqlite"
+	"github.com/backstay-go/backstay/console"
 	"github.com/backstay-go/backstay/outbox"
 	"github.com/backstay-go/backstay/outbox/sqloutbox"
 	"github.com/backstay-go/backstay/pubsub"
@@ -41,6 +42,7 @@ type shop struct {
 	http         *http.Client
 	base         map[string]string // URL by service
 	front        *server           // the gateway's
+	console      *console.Console  // with -serve
 
 	bank        *bank
 	stocktaking *absence
@@ -255,8 +257,16 @@ func (s *shop) startGateway(context.Context) (err error) {
 	gateway := newGateway(s.http, s.base[topicOrders], s.base[topicInventory], s.base[topicPayments], s.base[topicShipping])
 	s.catalogue = gateway.catalogue
 	s.onClose(s.catalogue.Close)
-	if s.front, err = s.serve("gateway", s.cfg.addr, gateway.handler()); err != nil {
+	handler := gateway.handler()
+	if s.cfg.serve {
+		s.console = console.New(console.Config{Name: "shop"})
+		handler = s.withConsole(handler, gateway)
+	}
+	if s.front, err = s.serve("gateway", s.cfg.addr, handler); err != nil {
 		return usageError{fmt.Errorf("%w: give another address with -addr", err)}
+	}
+	if s.console != nil {
+		s.front.RegisterOnShutdown(s.console.Close)
 	}
 	return nil
 }

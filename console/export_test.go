@@ -1,0 +1,6 @@
+package console
+
+import "context"
+
+// Look samples now.
+func Look(c *Console) { c.look(context.Background(), 0) }
