@@ -31,6 +31,13 @@ func (d *Driver) Open(ctx context.Context, s pubsub.Subscription) (pubsub.Receiv
 	if err != nil {
 		return nil, err
 	}
+	if s.Ordered {
+		r, err := d.openLanes(ctx, s, t)
+		if err != nil {
+			return nil, fmt.Errorf("natspubsub %q: group %s of topic %s: %w", d.cfg.Name, s.Group, s.Topic, err)
+		}
+		return r, nil
+	}
 	if err := d.ensureGroup(ctx, s, t); err != nil {
 		return nil, fmt.Errorf("natspubsub %q: group %s of topic %s: %w", d.cfg.Name, s.Group, s.Topic, err)
 	}

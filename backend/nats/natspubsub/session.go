@@ -268,6 +268,7 @@ func (s *session) ask(ctx context.Context, limit int) error {
 type query struct {
 	lane, batch int
 	number      uint64
+	consumer    string
 }
 
 func (s *session) due(limit int) (due []query, suspects []int, err error) {

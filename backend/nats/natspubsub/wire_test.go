@@ -152,7 +152,7 @@ func FuzzDecodeNeverPanics(f *testing.F) {
 }
 
 func TestReplySubjects(t *testing.T) {
-	want := origin{stream: "s", deliveries: 3, sequence: 7, number: 9, stored: 5}
+	want := origin{stream: "s", consumer: "c", deliveries: 3, sequence: 7, number: 9, stored: 5}
 	for _, reply := range []string{"$JS.ACK.s.c.3.7.9.5.0", "$JS.ACK.d.a.s.c.3.7.9.5.0", "$JS.ACK.d.a.s.c.3.7.9.5.0.random"} {
 		got, err := parseReply(reply)
 		require.NoError(t, err)
