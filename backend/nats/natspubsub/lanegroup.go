@@ -20,8 +20,12 @@ func (d *Driver) openLanes(ctx context.Context, s pubsub.Subscription, t *topic)
 	}
 	switch _, err := stream.Consumer(ctx, s.Group); {
 	case err == nil:
-		return nil, fmt.Errorf("%w: Subscription.Ordered is true, found false", ErrMismatch)
+		return nil, mixed(s)
 	case !errors.Is(err, jetstream.ErrConsumerNotFound):
+		return nil, err
+	}
+	err = d.checkNoLanes(ctx, s, !s.Temporary, fmt.Errorf("%w: Subscription.Temporary is %v, found %v", ErrMismatch, s.Temporary, !s.Temporary))
+	if err != nil {
 		return nil, err
 	}
 	store, err := d.ensureLanes(ctx, s, t)
@@ -53,7 +57,7 @@ func (d *Driver) ensureLane(ctx context.Context, store *laneStore, s pubsub.Subs
 	if err != nil || revision > 0 {
 		return err
 	}
-	former := s.Group + "+" + strconv.Itoa(lane)
+	former := formerConsumer(s.Group, lane)
 	c, err := stream.Consumer(ctx, former)
 	switch {
 	case err == nil:
@@ -73,8 +77,9 @@ func (d *Driver) ensureLane(ctx context.Context, store *laneStore, s pubsub.Subs
 	return err
 }
 
-// checkUnordered refuses a group that has lanes.
-func (d *Driver) checkUnordered(ctx context.Context, s pubsub.Subscription) error {
+// checkNoLanes returns found if the group has lanes of that kind.
+func (d *Driver) checkNoLanes(ctx context.Context, s pubsub.Subscription, temporary bool, found error) error {
+	s.Temporary = temporary
 	store, err := d.findLanes(ctx, s)
 	if err != nil || store == nil {
 		return err
@@ -82,5 +87,8 @@ func (d *Driver) checkUnordered(ctx context.Context, s pubsub.Subscription) erro
 	if _, revision, err := store.get(ctx, 0); err != nil || revision == 0 {
 		return err
 	}
-	return fmt.Errorf("%w: Subscription.Ordered is false, found true", ErrMismatch)
+	return found
 }
+
+// formerConsumer is the consumer that had a lane before lanes had owners. Its place is the lane's first floor.
+func formerConsumer(group string, lane int) string { return group + "+" + strconv.Itoa(lane) }

@@ -208,6 +208,9 @@ func (r *laneReceiver) written(w write, revision uint64, confirmed time.Duration
 	if !l.owned || l.record.Epoch != w.record.Epoch {
 		return
 	}
+	if l.confirmed+r.freshFor() <= r.now() {
+		signal(r.wake) // what has arrived can be delivered again
+	}
 	l.record, l.revision, l.seen = w.record, revision, r.now()
 	l.confirmed, l.committed = confirmed, w.acks
 	if w.record.Owner == "" {
@@ -266,8 +269,7 @@ func (r *laneReceiver) doClose() error {
 	defer cancel()
 	open := r.release(ctx)
 	r.mu.Lock()
-	alone := len(r.members) == 0
-	subs := r.subs
+	alone, subs := r.alone(), r.subs
 	r.mu.Unlock()
 	if r.sub.Temporary && alone {
 		_ = r.store.remove(ctx)

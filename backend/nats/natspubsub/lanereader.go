@@ -22,7 +22,7 @@ const (
 // listen subscribes to what is sent to the member. It is called with the mutex held.
 func (r *laneReceiver) listen() error {
 	for subject, handler := range map[string]nats.MsgHandler{
-		r.inbox + ".*.*":  r.onMessage,
+		r.inbox + ".*.*": r.onMessage,
 		r.store.gossip(): r.onGossip,
 	} {
 		sub, err := r.driver.conn.Subscribe(subject, handler)
@@ -93,22 +93,29 @@ func (l *lane) unread() {
 }
 
 // ask returns the request to send for more messages, if it is time.
-func (l *lane) ask(now time.Duration) (query, bool) {
+func (l *lane) ask() (laneQuery, bool) {
 	p := &l.pull
 	waiting := len(l.entries) - l.cursor
-	if l.reader == "" || p.left+waiting > laneAhead/2 {
-		return query{}, false
+	if p.left == 0 && !p.deadline.IsZero() && time.Since(p.deadline) > readerInactive/2 {
+		l.unread() // it may be gone, since nobody has asked it for a long time
+		p.deadline = time.Time{}
 	}
-	batch := laneAhead - p.left - waiting
-	p.number++
-	p.left += batch
-	p.deadline = time.Now().Add(readerExpires + time.Second)
-	return query{lane: l.index, batch: batch, number: p.number, consumer: l.reader}, true
+	if l.reader == "" || p.left+waiting > laneAhead/2 {
+		return laneQuery{}, false
+	}
+	return laneQuery{p.next(laneAhead-p.left-waiting, readerExpires), l.index, l.reader}, true
 }
 
-func (r *laneReceiver) request(q query) error {
+// laneQuery is a request to the reader of a lane.
+type laneQuery struct {
+	query
+	lane   int
+	reader string
+}
+
+func (r *laneReceiver) request(q laneQuery) error {
 	body := fmt.Appendf(nil, `{"batch":%d,"expires":%d}`, q.batch, int64(readerExpires))
-	api := "$JS.API.CONSUMER.MSG.NEXT." + r.stream + "." + q.consumer
+	api := "$JS.API.CONSUMER.MSG.NEXT." + r.stream + "." + q.reader
 	if err := r.driver.conn.PublishRequest(api, fmt.Sprintf("%s.%d.%d", r.inbox, q.lane, q.number), body); err != nil {
 		return r.wrap(err)
 	}

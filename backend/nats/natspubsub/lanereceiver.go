@@ -104,8 +104,8 @@ func signal(c chan struct{}) {
 
 // leaseFor is how long others leave a lane to its owner since they have seen its record change. A delivery has its whole
 // lease if the owner wrote no longer ago than freshFor.
-func (r *laneReceiver) leaseFor() time.Duration { return r.sub.Lease + r.freshFor() }
-func (r *laneReceiver) freshFor() time.Duration { return r.sub.Lease / 2 }
+func (r *laneReceiver) leaseFor() time.Duration { return r.sub.Lease * 3 / 2 }
+func (r *laneReceiver) freshFor() time.Duration { return r.sub.Lease * 9 / 20 }
 
 // Receive returns what has arrived of the member's lanes, or waits.
 func (r *laneReceiver) Receive(ctx context.Context, limit int) ([]pubsub.Delivery, error) {
@@ -187,7 +187,7 @@ type pick struct {
 }
 
 // deliver makes deliveries of what has arrived, lane by lane, and lists the requests for more that are due.
-func (r *laneReceiver) deliver(limit int) ([]pubsub.Delivery, []query) {
+func (r *laneReceiver) deliver(limit int) ([]pubsub.Delivery, []laneQuery) {
 	picks, requests := r.pick(limit)
 	if len(picks) == 0 {
 		return nil, requests
@@ -208,7 +208,7 @@ func (r *laneReceiver) deliver(limit int) ([]pubsub.Delivery, []query) {
 	return ds, requests
 }
 
-func (r *laneReceiver) pick(limit int) (picks []pick, requests []query) {
+func (r *laneReceiver) pick(limit int) (picks []pick, requests []laneQuery) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.now()
@@ -232,8 +232,14 @@ func (r *laneReceiver) pick(limit int) (picks []pick, requests []query) {
 			l.hold(e, t, now+r.sub.Lease)
 			picks = append(picks, pick{e.msg, e.from, l.index, l.epoch, e.tries, t, l.stale})
 		}
-		if q, due := l.ask(now); due && connected {
+		if !connected {
+			continue
+		}
+		if q, due := l.ask(); due {
 			requests = append(requests, q)
+		}
+		if l.reader == "" {
+			signal(r.poke)
 		}
 	}
 	r.turn = (r.turn + 1) % len(r.lanes)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -66,16 +67,12 @@ func (r *laneReceiver) onGossip(m *nats.Msg) {
 func (r *laneReceiver) share() (most, surplus int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now, members := r.now(), 1
 	least := len(r.lanes)
-	for id, m := range r.members {
-		if now-m.heard > memberGone {
-			delete(r.members, id)
-			continue
-		}
-		members++
+	r.forgetMembers()
+	for _, m := range r.members {
 		least = min(least, m.lanes)
 	}
+	members := len(r.members) + 1
 	low := len(r.lanes) / members
 	most = (len(r.lanes) + members - 1) / members
 	mine := r.owned()
@@ -85,6 +82,18 @@ func (r *laneReceiver) share() (most, surplus int) {
 		surplus = max(surplus, min(mine-low, 1))
 	}
 	return most, surplus
+}
+
+// forgetMembers forgets those that are not heard of. It is called with the mutex held.
+func (r *laneReceiver) forgetMembers() {
+	now := r.now()
+	maps.DeleteFunc(r.members, func(_ string, m member) bool { return now-m.heard > memberGone })
+}
+
+// alone reports whether the member knows of no other. It is called with the mutex held.
+func (r *laneReceiver) alone() bool {
+	r.forgetMembers()
+	return len(r.members) == 0
 }
 
 // tend tells the others of the member, looks at the lanes that it does not have, and takes or gives up some. It fails when

@@ -138,6 +138,8 @@ func (s *laneStore) put(ctx context.Context, lane int, rec laneRecord, revision 
 	m.Data = body
 	m.Header.Set(nats.ExpectedStreamHdr, s.name)
 	m.Header.Set(nats.ExpectedLastSubjSeqHdr, strconv.FormatUint(revision, 10))
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
 	answer, err := s.driver.conn.RequestMsgWithContext(ctx, m)
 	if err != nil {
 		return 0, err
