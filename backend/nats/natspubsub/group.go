@@ -14,7 +14,7 @@ import (
 // Open makes the durable consumer of the group, or the records of its lanes when ordered, or joins those that exist, and
 // returns a member of the group. It fails with ErrMismatch when the group exists with the other value of Ordered. Start
 // counts only for a new group. Of the Leases of an unordered group's members the longest holds for all, since a shorter
-// one would take messages away from members that ask for more time later; those of an ordered group must have the same.
+// one would take messages away from members that ask for more time later; in an ordered group each has its own.
 func (d *Driver) Open(ctx context.Context, s pubsub.Subscription) (pubsub.Receiver, error) {
 	if d.closed.Load() {
 		return nil, pubsub.ErrClosed

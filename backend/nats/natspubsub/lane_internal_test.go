@@ -8,6 +8,9 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/require"
+
+	"github.com/backstay-go/backstay/backend/nats/natsembed"
+	"github.com/backstay-go/backstay/pubsub"
 )
 
 // laneModel drives a lane as a receiver would, and knows what must come of it.
@@ -141,8 +144,37 @@ func TestGuaranteeLaneCountsDeaths(t *testing.T) {
 
 // A lane's lease is written often enough, and others wait long enough, for every delivery to have its own lease.
 func TestLaneLeasesCoverDeliveries(t *testing.T) {
-	r := &laneReceiver{}
-	r.sub.Lease = 20 * time.Second
-	require.Less(t, r.sub.Lease/4, r.freshFor())
-	require.LessOrEqual(t, r.freshFor()+r.sub.Lease, r.leaseFor())
+	const lease = 20 * time.Second
+	require.Less(t, lease/4, freshFor(lease))
+	require.LessOrEqual(t, freshFor(lease)+lease, leaseFor(lease))
+}
+
+// Only the version of a record that the writer has read is ever replaced.
+func TestGuaranteeRecordsAreCompared(t *testing.T) {
+	srv, err := natsembed.Start(natsembed.Config{Dir: t.TempDir()})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, srv.Close()) }()
+	conn, err := srv.Connect()
+	require.NoError(t, err)
+	defer conn.Close()
+	d, err := New(t.Context(), conn, Config{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, d.Close()) }()
+	s := pubsub.Subscription{Topic: "t", Group: "g", Lease: time.Minute}
+	tp, err := d.ensureStream(t.Context(), "t")
+	require.NoError(t, err)
+	store, err := d.ensureLanes(t.Context(), s, tp)
+	require.NoError(t, err)
+	first, err := store.put(t.Context(), 3, laneRecord{Owner: "a"}, 0)
+	require.NoError(t, err)
+	_, err = store.put(t.Context(), 3, laneRecord{Owner: "b"}, 0)
+	require.ErrorIs(t, err, errConflict)
+	second, err := store.put(t.Context(), 3, laneRecord{Owner: "b"}, first)
+	require.NoError(t, err)
+	_, err = store.put(t.Context(), 3, laneRecord{Owner: "a", Floor: 9}, first)
+	require.ErrorIs(t, err, errConflict)
+	rec, revision, err := store.get(t.Context(), 3)
+	require.NoError(t, err)
+	require.Equal(t, second, revision)
+	require.Equal(t, laneRecord{Owner: "b"}, rec)
 }

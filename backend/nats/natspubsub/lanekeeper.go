@@ -83,7 +83,7 @@ func (r *laneReceiver) expire() (tick bool) {
 	now := r.now()
 	for _, l := range r.lanes {
 		switch {
-		case l.owned && now-l.confirmed >= r.leaseFor():
+		case l.owned && now-l.confirmed >= leaseFor(r.sub.Lease):
 			r.let(l)
 			l.known = false
 		case l.owned && l.expire(now):
@@ -208,7 +208,7 @@ func (r *laneReceiver) written(w write, revision uint64, confirmed time.Duration
 	if !l.owned || l.record.Epoch != w.record.Epoch {
 		return
 	}
-	if l.confirmed+r.freshFor() <= r.now() {
+	if l.confirmed+freshFor(r.sub.Lease) <= r.now() {
 		signal(r.wake) // what has arrived can be delivered again
 	}
 	l.record, l.revision, l.seen = w.record, revision, r.now()

@@ -102,10 +102,10 @@ func signal(c chan struct{}) {
 	}
 }
 
-// leaseFor is how long others leave a lane to its owner since they have seen its record change. A delivery has its whole
-// lease if the owner wrote no longer ago than freshFor.
-func (r *laneReceiver) leaseFor() time.Duration { return r.sub.Lease * 3 / 2 }
-func (r *laneReceiver) freshFor() time.Duration { return r.sub.Lease * 9 / 20 }
+// leaseFor is how long others leave a lane to an owner whose deliveries have that lease, since they have seen its record
+// change. A delivery has its whole lease if the owner wrote no longer ago than freshFor.
+func leaseFor(lease time.Duration) time.Duration { return lease * 3 / 2 }
+func freshFor(lease time.Duration) time.Duration { return lease * 9 / 20 }
 
 // Receive returns what has arrived of the member's lanes, or waits.
 func (r *laneReceiver) Receive(ctx context.Context, limit int) ([]pubsub.Delivery, error) {
@@ -216,7 +216,7 @@ func (r *laneReceiver) pick(limit int) (picks []pick, requests []laneQuery) {
 	var tokens []laneToken
 	for i := range r.lanes {
 		l := r.lanes[(r.turn+i)%len(r.lanes)]
-		if !l.owned || l.leaving || now-l.confirmed >= r.freshFor() {
+		if !l.owned || l.leaving || now-l.confirmed >= freshFor(r.sub.Lease) {
 			continue
 		}
 		for len(picks) < limit {
@@ -275,7 +275,7 @@ func (r *laneReceiver) Settle(_ context.Context, verdicts []pubsub.Verdict) erro
 			r.commitSoon(l)
 		case v.Kind == pubsub.Nack:
 			back = append(back, l)
-		case now-l.confirmed >= r.freshFor():
+		case now-l.confirmed >= freshFor(r.sub.Lease):
 			unsure++
 		default:
 			e.until = now + r.sub.Lease

@@ -50,6 +50,7 @@ func TestGuaranteeOrderlyHandoverRepeatsNothingSettled(t *testing.T) {
 // A member that is cut off past its lease has nothing to say of the lane any more: what it had comes again to another
 // member, and its acknowledgements change nothing.
 func TestGuaranteeMemberPastItsLeaseIsFenced(t *testing.T) {
+	t.Parallel()
 	srv := embedded(t, natsembed.Config{Dir: t.TempDir(), Listen: "127.0.0.1:0"})
 	steadily(t, func(t *testing.T, lease time.Duration, stood func(time.Duration)) string {
 		p := newProxy(t, srv.URL()[len("nats://"):])
@@ -209,6 +210,7 @@ func TestKindsOfGroupsDoNotMix(t *testing.T) {
 
 // Close writes the acknowledgements that are not yet written, or says that it could not.
 func TestGuaranteeCloseConfirmsLanes(t *testing.T) {
+	t.Parallel()
 	srv := embedded(t, natsembed.Config{Dir: t.TempDir(), Listen: "127.0.0.1:0"})
 	p := newProxy(t, srv.URL()[len("nats://"):])
 	direct := newDriver(t, dial(t, srv.URL()), natspubsub.Config{Prefix: "p"})
@@ -221,4 +223,27 @@ func TestGuaranteeCloseConfirmsLanes(t *testing.T) {
 	settle(t, r, pubsub.Ack, ds...)
 	require.ErrorIs(t, r.Close(), pubsub.ErrInDoubt)
 	p.resume()
+}
+
+// A Receive that waits since a lane is full goes on when something of it is settled.
+func TestSettledLaneGoesOnAtOnce(t *testing.T) {
+	d := newDriver(t, inProcess(t).connect(t), natspubsub.Config{Prefix: "p"})
+	for i := range 4 {
+		publish(t, d, message(fmt.Sprint(i), "k"))
+	}
+	r := open(t, d, func(s *pubsub.Subscription) { s.Ordered, s.LaneDepth, s.Lease = true, 2, 24*time.Hour })
+	ds := receiveAll(t, r, 2)
+	receiveNone(t, r, 100*time.Millisecond)
+	next := make(chan []pubsub.Delivery, 1)
+	go func() {
+		got, _ := r.Receive(context.Background(), 10)
+		next <- got
+	}()
+	settle(t, r, pubsub.Ack, ds[1])
+	select {
+	case got := <-next:
+		require.Equal(t, []string{"2"}, ids(got))
+	case <-time.After(patience):
+		t.Fatal("Receive still waits")
+	}
 }

@@ -145,7 +145,7 @@ func (r *laneReceiver) giveUp(n int) {
 func (r *laneReceiver) free() (free []*lane) {
 	now := r.now()
 	for _, l := range r.lanes {
-		if !l.owned && l.known && (l.record.Owner == "" || l.record.Owner == r.id || now-l.seen > r.leaseFor()) {
+		if !l.owned && l.known && (l.record.Owner == "" || l.record.Owner == r.id || now-l.seen > leaseFor(l.record.Lease)) {
 			free = append(free, l)
 		}
 	}
@@ -235,7 +235,7 @@ func (r *laneReceiver) takeLane(ctx context.Context, l *lane, stream jetstream.S
 			rec.Deaths, rec.DeathFloor = 1, rec.Floor
 		}
 	}
-	rec.Owner, rec.Epoch = r.id, rec.Epoch+1
+	rec.Owner, rec.Lease, rec.Epoch = r.id, r.sub.Lease, rec.Epoch+1
 	begun := r.now()
 	revision, err := r.store.put(ctx, l.index, rec, revision)
 	r.mu.Lock()

@@ -22,9 +22,11 @@ import (
 type laneRecord struct {
 	// Stream is when the topic's stream was made: in another one all sequences mean something else.
 	Stream time.Time `json:"stream"`
-	// Owner is the member that has the lane, Epoch how often it was taken.
-	Owner string `json:"owner,omitempty"`
-	Epoch uint64 `json:"epoch"`
+	// Owner is the member that has the lane, Lease that of its deliveries in nanoseconds, Epoch how often the lane was
+	// taken.
+	Owner string        `json:"owner,omitempty"`
+	Lease time.Duration `json:"lease,omitempty"`
+	Epoch uint64        `json:"epoch"`
 	// Floor is a sequence of the stream: all messages of the lane up to it are settled. While nothing is, the group
 	// begins with messages from Start on.
 	Floor uint64     `json:"floor"`
