@@ -48,7 +48,6 @@ type lane struct {
 	leaving   bool          // no more is delivered of it, and it is released when all is settled
 	confirmed time.Duration // when the last write of the record began that the server has accepted: the lease
 	written   time.Duration // when the last write began
-	busy      bool          // a write is under way
 	acks      uint64        // acknowledgements since the lane was taken
 	committed uint64        // those of them that are in the record
 	lost      *atomic.Bool  // shared with the deliveries of this ownership
