@@ -150,17 +150,50 @@ func TestLaneLeasesCoverDeliveries(t *testing.T) {
 	require.LessOrEqual(t, freshFor(lease)+lease, leaseFor(lease))
 }
 
-// Only the version of a record that the writer has read is ever replaced.
-func TestGuaranteeRecordsAreCompared(t *testing.T) {
+// testDriver is a driver on a server of its own.
+func testDriver(t *testing.T) *Driver {
+	t.Helper()
 	srv, err := natsembed.Start(natsembed.Config{Dir: t.TempDir()})
 	require.NoError(t, err)
-	defer func() { require.NoError(t, srv.Close()) }()
+	t.Cleanup(func() { require.NoError(t, srv.Close()) })
 	conn, err := srv.Connect()
 	require.NoError(t, err)
-	defer conn.Close()
+	t.Cleanup(conn.Close)
 	d, err := New(t.Context(), conn, Config{})
 	require.NoError(t, err)
-	defer func() { require.NoError(t, d.Close()) }()
+	t.Cleanup(func() { require.NoError(t, d.Close()) })
+	return d
+}
+
+// A Receive that waits since a lane is full goes on when something of it is settled, and not when the server says something
+// the next time, after seconds.
+func TestSettledLaneGoesOnAtOnce(t *testing.T) {
+	d := testDriver(t)
+	for _, id := range []string{"1", "2", "3"} {
+		require.Nil(t, d.Publish(t.Context(), []pubsub.Message{{ID: id, Topic: "t", Key: "k"}}))
+	}
+	opened, err := d.Open(t.Context(), pubsub.Subscription{Topic: "t", Group: "g", Start: "start", Ordered: true, Lease: time.Hour, LaneDepth: 1})
+	require.NoError(t, err)
+	r := opened.(*laneReceiver)
+	defer func() { require.NoError(t, r.Close()) }()
+	ds, err := r.Receive(t.Context(), 1)
+	require.NoError(t, err)
+	arrived := func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return len(r.lanes[ds[0].Lane].entries) == 3
+	}
+	require.Eventually(t, arrived, 2*time.Minute, time.Millisecond)
+	for len(r.wake) > 0 {
+		<-r.wake
+	}
+	require.NoError(t, r.Settle(t.Context(), []pubsub.Verdict{{Token: ds[0].Token, Kind: pubsub.Ack}}))
+	require.Len(t, r.wake, 1)
+}
+
+// Only the version of a record that the writer has read is ever replaced.
+func TestGuaranteeRecordsAreCompared(t *testing.T) {
+	d := testDriver(t)
 	s := pubsub.Subscription{Topic: "t", Group: "g", Lease: time.Minute}
 	tp, err := d.ensureStream(t.Context(), "t")
 	require.NoError(t, err)

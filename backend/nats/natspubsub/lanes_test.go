@@ -224,30 +224,3 @@ func TestGuaranteeCloseConfirmsLanes(t *testing.T) {
 	require.ErrorIs(t, r.Close(), pubsub.ErrInDoubt)
 	p.resume()
 }
-
-// A Receive that waits since a lane is full goes on when something of it is settled, and not when the server says something
-// the next time, after seconds.
-func TestSettledLaneGoesOnAtOnce(t *testing.T) {
-	t.Parallel()
-	d := newDriver(t, inProcess(t).connect(t), natspubsub.Config{Prefix: "p"})
-	const rounds = 30
-	for i := range rounds + 2 {
-		publish(t, d, message(fmt.Sprint(i), "k"))
-	}
-	r := open(t, d, func(s *pubsub.Subscription) { s.Ordered, s.LaneDepth, s.Lease = true, 2, 24*time.Hour })
-	held := receiveAll(t, r, 2)
-	receiveNone(t, r, 100*time.Millisecond)
-	begun := time.Now()
-	for i := range rounds {
-		next := make(chan []pubsub.Delivery, 1)
-		go func() {
-			got, _ := r.Receive(context.Background(), 10)
-			next <- got
-		}()
-		settle(t, r, pubsub.Ack, held[0])
-		got := <-next
-		require.Equal(t, []string{fmt.Sprint(i + 2)}, ids(got))
-		held = []pubsub.Delivery{held[1], got[0]}
-	}
-	require.Less(t, time.Since(begun), 40*time.Second)
-}
