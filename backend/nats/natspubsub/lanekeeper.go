@@ -111,6 +111,13 @@ func (r *laneReceiver) let(l *lane) {
 	l.drop()
 	r.forgetReader(l.reader)
 	l.reader = ""
+	r.tellRenewed()
+}
+
+// tellRenewed has a Settle that waits look again. It is called with the mutex held.
+func (r *laneReceiver) tellRenewed() {
+	close(r.renewed)
+	r.renewed = make(chan struct{})
 }
 
 // nextRound is how long the keeper has nothing to do.
@@ -210,6 +217,7 @@ func (r *laneReceiver) written(w write, revision uint64, confirmed time.Duration
 	}
 	if l.confirmed+freshFor(r.sub.Lease) <= r.now() {
 		signal(r.wake) // what has arrived can be delivered again
+		r.tellRenewed()
 	}
 	l.record, l.revision, l.seen = w.record, revision, r.now()
 	l.confirmed, l.committed = confirmed, w.acks

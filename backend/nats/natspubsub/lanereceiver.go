@@ -61,6 +61,7 @@ type laneReceiver struct {
 	lookNow    bool // others have given up lanes
 	nextTick   time.Duration
 	reconnects uint64
+	renewed    chan struct{} // closed when a record is written, and made anew
 }
 
 const (
@@ -84,6 +85,7 @@ func newLaneReceiver(d *Driver, s pubsub.Subscription, t *topic, store *laneStor
 		kept:    make(chan struct{}),
 		lanes:   make([]*lane, d.cfg.Lanes),
 		members: make(map[string]member),
+		renewed: make(chan struct{}),
 	}
 	for i := range r.lanes {
 		r.lanes[i] = &lane{index: i, subject: t.subjects[i]}
@@ -247,8 +249,8 @@ func (r *laneReceiver) pick(limit int) (picks []pick, requests []laneQuery) {
 }
 
 // Settle notes the verdicts. Acknowledgements are written to the lanes' records by the keeper, at once if none were for
-// a while; Close waits for the last ones. A lease can be extended while that of the lane is fresh.
-func (r *laneReceiver) Settle(_ context.Context, verdicts []pubsub.Verdict) error {
+// a while; Close waits for the last ones. For extensions it waits until the lease of the lane is fresh.
+func (r *laneReceiver) Settle(ctx context.Context, verdicts []pubsub.Verdict) error {
 	r.seen.Store(int64(r.now()))
 	if r.driver.conn.IsClosed() {
 		return r.wrap(nats.ErrConnectionClosed)
@@ -258,10 +260,30 @@ func (r *laneReceiver) Settle(_ context.Context, verdicts []pubsub.Verdict) erro
 			return fmt.Errorf("natspubsub %q: token %v is not of this driver", r.driver.cfg.Name, v.Token)
 		}
 	}
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	for {
+		unsure, renewed := r.note(verdicts)
+		if unsure == 0 {
+			return nil
+		}
+		signal(r.poke)
+		select {
+		case <-renewed: // once more, which changes nothing but the extensions
+		case <-r.done:
+			return pubsub.ErrClosed
+		case <-ctx.Done():
+			return r.wrap(fmt.Errorf("%w: %d leases: the server has not confirmed those of the lanes", pubsub.ErrInDoubt, unsure))
+		}
+	}
+}
+
+// note notes the verdicts. It returns how many extensions have to wait until the lanes' leases are renewed, and what is
+// closed when one of them is.
+func (r *laneReceiver) note(verdicts []pubsub.Verdict) (unsure int, renewed <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.now()
-	unsure := 0
 	var back []*lane
 	for _, v := range verdicts {
 		t := v.Token.(*laneToken)
@@ -289,10 +311,7 @@ func (r *laneReceiver) Settle(_ context.Context, verdicts []pubsub.Verdict) erro
 	if len(back) > 0 {
 		signal(r.wake)
 	}
-	if unsure > 0 {
-		return r.wrap(fmt.Errorf("%w: %d leases: the server has not confirmed those of the lanes", pubsub.ErrInDoubt, unsure))
-	}
-	return nil
+	return unsure, r.renewed
 }
 
 // commitSoon sees to it that the keeper writes the lane's record. It is called with the mutex held.
