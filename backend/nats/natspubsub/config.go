@@ -20,8 +20,8 @@ type Config struct {
 	// Prefix is the first token of every subject and begins the name of every stream, so that several systems share
 	// one account: at most 64 letters, digits, '_' and '-'. Default "backstay".
 	Prefix string `json:"prefix"`
-	// Lanes is the number of parts that a topic has for ordered subscriptions: at most that many of its messages are
-	// in flight per ordered group. It is fixed when the stream is created. 1 to 256; default 16; negative is refused.
+	// Lanes is the number of parts that a topic has for ordered subscriptions: at most that many members of an ordered
+	// group have something to do. It is fixed when the stream is created. 1 to 256; default 16; negative is refused.
 	Lanes int `json:"lanes"`
 	// Storage is "file" (the default) or "memory", whose messages end with the server.
 	Storage string `json:"storage"`

@@ -4,8 +4,8 @@
 //
 //	delivery    at least once, to every group; a message leaves a group only by an Ack
 //	acks        sent at once, confirmed by a round trip every 20 ms, and sent again if the connection was lost before;
-//	            a drain waits for the last ones
-//	order       per key, for ordered subscriptions: lane by lane, one message of a lane in flight
+//	            those of an ordered group written every 20 ms; a drain waits for the last ones
+//	order       per key, for ordered subscriptions: lane by lane, each with one member at a time
 //	durability  as Storage, Replicas and the server's sync_interval say; see below
 //	duplicates  a message whose ID the topic has seen in the last two minutes is accepted and not stored again
 //	in doubt    an error of Publish wraps pubsub.ErrInDoubt when the answer was lost, and only then may the message have
@@ -28,12 +28,28 @@
 //
 // A topic has Config.Lanes subjects, prefix.topic.lane. The lane is the FNV-1a hash of the key, or of the ID for a
 // message without one, modulo the number of lanes, which the list of the stream's subjects records: a driver that counts
-// otherwise is refused with ErrMismatch. An ordered group has a durable consumer per lane that allows one unsettled
-// message, so that the server itself keeps the order, whoever of the group asks and whoever dies. It works on every
-// server version. The price: a group handles at most Lanes messages at a time, each lane waits for a round trip between
-// two messages, and a key in backoff delays the other keys of its lane. More lanes cost more consumers.
+// otherwise is refused with ErrMismatch.
 //
-// Unordered groups have one durable consumer, without these limits. A group is one or the other for good.
+// Each lane of an ordered group belongs to one member. What the group knows of it is a record, the one message of a subject
+// in a stream of its own, prefix~~lanes~hash-of-topic: who has the lane, which sequence everything is settled up to, and
+// what is settled beyond. The owner replaces the record every quarter of the lease, and every 20 ms while it settles
+// something. Each write is conditional on the version that the writer has read, so that a member that was stopped, cut off
+// or slow for too long can neither keep a lane nor settle anything of it once another has taken it. The owner
+// reads its lanes through short-lived consumers without acknowledgements, up to 128 messages ahead of each, and up to
+// Subscription.LaneDepth of a lane are in flight. A key in backoff delays no other key before that is used up, or before
+// 4096 later messages of the lane are settled.
+//
+// Members share the lanes evenly: one that joins has its share within a second or so, or when what is in flight is settled;
+// one that leaves hands over at once, with what is settled out of order, so that none of it comes again. The lanes of one
+// that dies are taken after a lease and a half, and what it settled in its last 20 ms may come again. The first
+// messages of such a lane are then delivered one at a time, until LaneDepth of them are settled: Message.Attempt of the
+// first counts the members that have died with it in hand. More members than Lanes have nothing to do. A topic that is
+// deleted and made again begins anew for its groups.
+//
+// Versions before this one kept a durable consumer for each lane, named group+lane. The first member of this version takes
+// over where they were and deletes them: members of those versions then end with an error, and must not be started again.
+//
+// Unordered groups have one durable consumer. A group is one or the other for good.
 //
 // # Delay
 //
@@ -51,11 +67,11 @@
 //
 // A receiver asks for as many messages as its consumer has room for, and ahead of that for as many as it has lately
 // taken in 20 ms, if these were 64 or more: a fast consumer does not wait for the server, a slow one keeps nothing from
-// the other members. An ordered one may hold one message per lane. The leases of what is held it extends as long as its
-// owner receives or settles; after a lease without either, it gives all of it back.
+// the other members. The leases of what is held it extends as long as its owner receives or settles; after a lease without
+// either, it gives all of it back, and its lanes.
 //
-// A member that is killed or stopped holds up its lanes for a lease and, since the server still answers its requests,
-// half a lease more, five seconds at most.
+// What an unordered member that is killed or stopped has in hand comes again after a lease and, since the server still
+// answers its requests, half a lease more, five seconds at most.
 //
 // # On the wire
 //

@@ -217,7 +217,7 @@ func TestPublishReturnsWhenTheConnectionHangs(t *testing.T) {
 	d := newDriver(t, dial(t, p.url()), natspubsub.Config{Prefix: "p", PublishTimeout: timeout})
 	open(t, d, nil) // the topic stands
 	p.stall()
-	defer p.cut(true)
+	defer func() { p.resume(); p.cut(true) }() // or Close hangs as well
 	batch := make([]pubsub.Message, 200)
 	for i := range batch {
 		batch[i] = message(fmt.Sprint(i), "")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -12,10 +11,10 @@ import (
 	"github.com/backstay-go/backstay/pubsub"
 )
 
-// Open makes the durable consumer of the group, or one per lane when ordered, or joins those that exist, and returns a
-// member of the group. It fails with ErrMismatch when the group exists with the other value of Ordered. Start counts
-// only for a new group. Of the Leases of a group's members the longest holds for all, since a shorter one would take
-// messages away from members that ask for more time later.
+// Open makes the durable consumer of the group, or the records of its lanes when ordered, or joins those that exist, and
+// returns a member of the group. It fails with ErrMismatch when the group exists with the other value of Ordered. Start
+// counts only for a new group. Of the Leases of an unordered group's members the longest holds for all, since a shorter
+// one would take messages away from members that ask for more time later; in an ordered group each has its own.
 func (d *Driver) Open(ctx context.Context, s pubsub.Subscription) (pubsub.Receiver, error) {
 	if d.closed.Load() {
 		return nil, pubsub.ErrClosed
@@ -31,47 +30,49 @@ func (d *Driver) Open(ctx context.Context, s pubsub.Subscription) (pubsub.Receiv
 	if err != nil {
 		return nil, err
 	}
-	if err := d.ensureGroup(ctx, s, t); err != nil {
+	var r pubsub.Receiver
+	if s.Ordered {
+		r, err = d.openLanes(ctx, s, t)
+	} else if err = d.ensureGroup(ctx, s, t); err == nil {
+		r = newReceiver(d, s)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("natspubsub %q: group %s of topic %s: %w", d.cfg.Name, s.Group, s.Topic, err)
 	}
-	return newReceiver(d, s), nil
+	return r, nil
 }
 
-// consumerNames lists the durable consumers of a group. Groups have no '+', so that names never meet.
-func (c Config) consumerNames(group string, ordered bool) []string {
-	if !ordered {
-		return []string{group}
-	}
-	names := make([]string, c.Lanes)
-	for lane := range names {
-		names[lane] = group + "+" + strconv.Itoa(lane)
-	}
-	return names
-}
-
+// ensureGroup makes the durable consumer of an unordered group, or checks the one that exists.
 func (d *Driver) ensureGroup(ctx context.Context, s pubsub.Subscription, t *topic) error {
 	stream := d.cfg.streamName(s.Topic)
-	other := d.cfg.consumerNames(s.Group, !s.Ordered)[0]
-	switch _, err := d.js.Consumer(ctx, stream, other); {
+	switch _, err := d.js.Consumer(ctx, stream, formerConsumer(s.Group, 0)); {
 	case err == nil:
-		return fmt.Errorf("%w: Subscription.Ordered is %v, found %v", ErrMismatch, s.Ordered, !s.Ordered)
+		return mixed(s)
 	case !errors.Is(err, jetstream.ErrConsumerNotFound):
 		return err
 	}
-	for lane, name := range d.cfg.consumerNames(s.Group, s.Ordered) {
-		want := d.cfg.consumer(s, t, name, lane)
-		if err := d.ensureConsumer(ctx, stream, want, d.cfg.subject(s.Topic, "*")); err != nil {
-			return fmt.Errorf("consumer %s: %w", name, err)
+	for _, temporary := range []bool{false, true} {
+		if err := d.checkNoLanes(ctx, s, temporary, mixed(s)); err != nil {
+			return err
 		}
+	}
+	if err := d.ensureConsumer(ctx, stream, d.cfg.consumer(s, t), d.cfg.subject(s.Topic, "*")); err != nil {
+		return fmt.Errorf("consumer %s: %w", s.Group, err)
 	}
 	return nil
 }
 
-// consumer is the durable consumer of one lane, or of the whole topic when unordered. The server counts deliveries but
-// sets no limit to them: a message beyond the limit would be skipped silently.
-func (c Config) consumer(s pubsub.Subscription, t *topic, name string, lane int) jetstream.ConsumerConfig {
+// mixed is the error of an Open with the other value of Ordered than the group has.
+func mixed(s pubsub.Subscription) error {
+	return fmt.Errorf("%w: Subscription.Ordered is %v, found %v", ErrMismatch, s.Ordered, !s.Ordered)
+}
+
+// consumer is the durable consumer of an unordered group. The server counts deliveries but sets no limit to them: a message
+// beyond the limit would be skipped silently. There is no filter, which would cost the server more than it saves: members
+// drop what waits for its time.
+func (c Config) consumer(s pubsub.Subscription, t *topic) jetstream.ConsumerConfig {
 	cc := jetstream.ConsumerConfig{
-		Name:          name,
+		Name:          s.Group,
 		DeliverPolicy: jetstream.DeliverNewPolicy,
 		AckPolicy:     jetstream.AckExplicitPolicy,
 		AckWait:       s.Lease,
@@ -87,13 +88,8 @@ func (c Config) consumer(s pubsub.Subscription, t *topic, name string, lane int)
 		cc.InactiveThreshold = max(2*s.Lease, inactiveLeast)
 		cc.Replicas = t.replicas // or it would live on one server only
 	} else {
-		cc.Durable = name
+		cc.Durable = s.Group
 	}
-	if s.Ordered {
-		cc.FilterSubject = t.subjects[lane]
-		cc.MaxAckPending = 1 // the lane's next message is sent when this one is settled, whoever asks
-	}
-	// Unordered there is no filter, which would cost the server more than it saves: members drop what waits for its time.
 	return cc
 }
 
@@ -126,14 +122,12 @@ func (d *Driver) ensureConsumer(ctx context.Context, stream string, want jetstre
 // inactiveLeast is how long a temporary group outlives the last request of its members. They ask every pullExpires.
 const inactiveLeast = 30 * time.Second
 
-// removeGroup deletes the consumers of a temporary group, unless other members wait for its messages. One that cannot
-// be deleted ends by itself.
-func (d *Driver) removeGroup(ctx context.Context, stream string, consumers []string) {
-	for _, name := range consumers {
-		c, err := d.js.Consumer(ctx, stream, name)
-		if err == nil && c.CachedInfo().NumWaiting == 0 {
-			_ = d.js.DeleteConsumer(ctx, stream, name)
-		}
+// removeGroup deletes the consumer of a temporary group, unless other members wait for its messages. One that cannot be
+// deleted ends by itself.
+func (d *Driver) removeGroup(ctx context.Context, stream, name string) {
+	c, err := d.js.Consumer(ctx, stream, name)
+	if err == nil && c.CachedInfo().NumWaiting == 0 {
+		_ = d.js.DeleteConsumer(ctx, stream, name)
 	}
 }
 
@@ -154,8 +148,6 @@ func checkConsumer(want, found jetstream.ConsumerConfig, lanes string) error {
 		return differs("kind", "pull", "push to "+found.DeliverSubject)
 	case found.MaxDeliver > 0:
 		return differs("delivery limit", "none", found.MaxDeliver)
-	case want.MaxAckPending == 1 && found.MaxAckPending != 1:
-		return differs("max ack pending", 1, found.MaxAckPending)
 	}
 	return nil
 }

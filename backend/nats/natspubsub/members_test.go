@@ -65,6 +65,7 @@ func beMember(url string) {
 		}
 		return c.Run(ctx, func(_ context.Context, m pubsub.Message) error {
 			note("B", m.Key, m.ID)
+			<-time.After(time.Millisecond) // so that there is something in flight when it is struck
 			note("E", m.Key, m.ID)
 			return nil
 		})

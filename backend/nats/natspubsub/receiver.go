@@ -24,17 +24,15 @@ const verifyTimeout = time.Second
 // held is a delivery that is not settled: the token of its verdict, in a list of them.
 type held struct {
 	reply      string // the subject that the verdict is sent to; the server makes a new one for each delivery
-	lane       int
-	prev, next *held // nil when settled
+	prev, next *held  // nil when settled
 }
 
-// receiver is a member of a group. It asks the server for messages only while Receive runs, through a session.
+// receiver is a member of an unordered group. It asks the server for messages only while Receive runs, through a session.
 type receiver struct {
 	driver    *Driver
 	topic     string
 	stream    string
-	consumers []string // one per lane, or one for all
-	ordered   bool
+	consumer  string
 	temporary bool
 	lease     time.Duration
 	expires   time.Duration    // of a request: a member that is stopped gets messages until then, and holds them for a lease
@@ -43,8 +41,7 @@ type receiver struct {
 	close     func() error
 	started   time.Time
 	lastSeen  atomic.Int64 // when Receive or Settle was last called, since started
-	lanes     []laneState  // of Receive alone
-	delayed   string       // begins the subjects of what waits for its time; unordered, the server sends it too
+	delayed   string       // begins the subjects of what waits for its time; the server sends it too
 	acks      acks
 
 	mu       sync.Mutex
@@ -53,36 +50,18 @@ type receiver struct {
 	held     held // head of the ring of what is delivered and not settled
 }
 
-// laneState is what has been delivered of a lane.
-type laneState struct {
-	epoch uint64
-	last  uint64 // number of the last delivery
-}
-
-// epochOf grows unless the message is the next one after that of the last delivery, which means that nothing was
-// delivered to others in between and nothing comes again.
-func (l *laneState) epochOf(from origin) uint64 {
-	if from.deliveries > 1 || from.number != l.last+1 || l.epoch == 0 {
-		l.epoch++
-	}
-	l.last = from.number
-	return l.epoch
-}
-
 func newReceiver(d *Driver, s pubsub.Subscription) *receiver {
 	r := &receiver{
 		started:   time.Now(),
 		driver:    d,
 		topic:     s.Topic,
 		stream:    d.cfg.streamName(s.Topic),
-		consumers: d.cfg.consumerNames(s.Group, s.Ordered),
-		ordered:   s.Ordered,
+		consumer:  s.Group,
 		temporary: s.Temporary,
 		lease:     s.Lease,
 		expires:   min(max(s.Lease/2, pullLeast), pullExpires),
 		status:    d.conn.StatusChanged(nats.CONNECTED, nats.CLOSED),
 		done:      make(chan struct{}),
-		lanes:     make([]laneState, d.cfg.Lanes),
 		delayed:   d.cfg.topic(s.Topic).pending,
 		acks:      acks{conn: d.conn},
 	}
@@ -178,19 +157,15 @@ func (r *receiver) deliver(arrived []arrival) ([]pubsub.Delivery, error) {
 				return nil, err // the connection is closed for good
 			}
 		}
-		m, from, err := decode(r.topic, a.msg)
+		m, _, err := decode(r.topic, a.msg)
 		if err != nil {
 			return nil, err
 		}
 		if m.Attempt > 1 {
 			redelivered++
 		}
-		tokens[i].reply, tokens[i].lane = a.msg.Reply, a.lane
-		var epoch uint64
-		if r.ordered {
-			epoch = r.lanes[a.lane].epochOf(from)
-		}
-		ds[i] = pubsub.Delivery{Message: m, Lane: a.lane, Epoch: epoch, Token: &tokens[i]}
+		tokens[i].reply = a.msg.Reply
+		ds[i] = pubsub.Delivery{Message: m, Token: &tokens[i]}
 	}
 	r.driver.counts.received.Add(uint64(len(ds)))
 	r.driver.counts.redelivered.Add(uint64(redelivered))
@@ -274,10 +249,8 @@ func (r *receiver) doClose() error {
 	s, sessions := r.session, r.sessions
 	r.session, r.sessions = nil, nil
 	var back []string
-	lanes := make(map[int]bool)
 	for t := r.held.next; t != &r.held; t = t.next {
 		back = append(back, t.reply)
-		lanes[t.lane] = true
 	}
 	r.mu.Unlock()
 	if r.driver.conn.IsClosed() {
@@ -291,7 +264,9 @@ func (r *receiver) doClose() error {
 	for _, s := range sessions {
 		s.awaitEnd(ctx)
 	}
-	r.clearRequests(lanes)
+	if len(back) > 0 {
+		r.clearRequests()
+	}
 	for _, reply := range back {
 		if err := r.driver.conn.Publish(reply, ackBack); err != nil {
 			return nil //nolint:nilerr // the connection has just been closed: leases run out
@@ -299,7 +274,7 @@ func (r *receiver) doClose() error {
 	}
 	err := r.acks.confirm(ctx)
 	if r.temporary {
-		r.driver.removeGroup(ctx, r.stream, r.consumers)
+		r.driver.removeGroup(ctx, r.stream, r.consumer)
 	}
 	if n := r.acks.open(); err != nil && n > 0 { // what was given back in vain is no fault: its leases run out
 		return fmt.Errorf("natspubsub %q: topic %s: %d acknowledgements: %w", r.driver.cfg.Name, r.topic, n, err)
@@ -307,22 +282,20 @@ func (r *receiver) doClose() error {
 	return nil
 }
 
-// clearRequests makes the server look whether somebody waits for what its consumers have been asked for.
-func (r *receiver) clearRequests(lanes map[int]bool) {
+// clearRequests makes the server look whether somebody waits for what its consumer has been asked for.
+func (r *receiver) clearRequests() {
 	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
 	defer cancel()
-	for lane := range lanes {
-		_, _ = r.driver.js.Consumer(ctx, r.stream, r.consumers[lane])
-	}
+	_, _ = r.driver.js.Consumer(ctx, r.stream, r.consumer)
 }
 
 // verify asks the server whether the consumer behind a failed request is still there. Nil means to try again.
-func (r *receiver) verify(ctx context.Context, consumer string) error {
+func (r *receiver) verify(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, verifyTimeout)
 	defer cancel()
-	_, err := r.driver.js.Consumer(ctx, r.stream, consumer)
+	_, err := r.driver.js.Consumer(ctx, r.stream, r.consumer)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
-		return fmt.Errorf("natspubsub %q: consumer %s of stream %s: %w", r.driver.cfg.Name, consumer, r.stream, err)
+		return fmt.Errorf("natspubsub %q: consumer %s of stream %s: %w", r.driver.cfg.Name, r.consumer, r.stream, err)
 	}
 	return nil
 }

@@ -18,8 +18,6 @@ const (
 	// shorter for a short lease, see receiver.expires.
 	pullExpires = 5 * time.Second
 	pullLeast   = 500 * time.Millisecond
-	// laneBatch is the number of messages that one request to a lane may bring, one after the other.
-	laneBatch = 256
 	// clockEvery is how many messages share a reading of the clock.
 	clockEvery = 16
 
@@ -27,8 +25,8 @@ const (
 	backoffMax   = 5 * time.Second
 )
 
-// session is the time during which a receiver wants messages: an inbox, one pull request for each consumer, and what
-// has arrived. What arrives after its end is given back at once, so that no lease has to run out.
+// session is the time during which a receiver wants messages: an inbox, pull requests to the consumer, and what has
+// arrived. What arrives after its end is given back at once, so that no lease has to run out.
 type session struct {
 	receiver *receiver
 	inbox    string
@@ -41,16 +39,15 @@ type session struct {
 	arrived    []arrival
 	clock      time.Time   // when one of the last arrived
 	keeper     *time.Timer // extends the leases of what has arrived
-	pulls      []pull
+	pull       pull
 	pace       pace
 	reconnects uint64
 }
 
 // arrival is a message that waits to be taken.
 type arrival struct {
-	msg  *nats.Msg
-	lane int
-	at   time.Time
+	msg *nats.Msg
+	at  time.Time
 }
 
 // pull is the requests to one consumer.
@@ -72,11 +69,10 @@ func newSession(r *receiver) (*session, error) {
 		inbox:      r.driver.conn.NewInbox(),
 		wake:       make(chan struct{}, 1),
 		ended:      make(chan struct{}),
-		pulls:      make([]pull, len(r.consumers)),
 		reconnects: r.driver.conn.Stats().Reconnects,
 	}
 	var err error
-	if s.sub, err = r.driver.conn.Subscribe(s.inbox+".*.*", s.onMessage); err != nil {
+	if s.sub, err = r.driver.conn.Subscribe(s.inbox+".*", s.onMessage); err != nil {
 		return nil, err
 	}
 	s.sub.SetClosedHandler(func(string) {
@@ -93,12 +89,12 @@ func (s *session) onMessage(m *nats.Msg) {
 		s.onDelivery(m)
 		return
 	}
-	lane, number, ok := s.parse(m.Subject)
-	if !ok {
+	number, err := strconv.ParseUint(strings.TrimPrefix(m.Subject, s.inbox+"."), 10, 64)
+	if err != nil {
 		return
 	}
 	s.mu.Lock()
-	if p := &s.pulls[lane]; number >= p.first {
+	if p := &s.pull; number >= p.first {
 		p.answer(m.Header.Get("Status"), m.Header.Get("Description"), m.Header.Get("Nats-Pending-Messages"))
 	}
 	s.mu.Unlock()
@@ -107,16 +103,12 @@ func (s *session) onMessage(m *nats.Msg) {
 
 // onDelivery keeps the message for Receive. Its subject is the one that it was published to.
 func (s *session) onDelivery(m *nats.Msg) {
-	lane := 0
-	if s.receiver.ordered {
-		lane, _ = strconv.Atoi(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]) // the consumer's filter
-	}
-	drop := !s.receiver.ordered && strings.HasPrefix(m.Subject, s.receiver.delayed)
+	drop := strings.HasPrefix(m.Subject, s.receiver.delayed)
 	s.mu.Lock()
 	if !drop {
-		s.keepArrival(m, lane)
+		s.keepArrival(m)
 	}
-	p := &s.pulls[lane]
+	p := &s.pull
 	p.left = max(p.left-1, 0)
 	p.failures = 0
 	s.mu.Unlock()
@@ -128,22 +120,14 @@ func (s *session) onDelivery(m *nats.Msg) {
 
 // keepArrival is called with the mutex held. The time is that of one of the last messages: reading the clock costs more
 // than the rest, and too early a time only has a lease extended too early.
-func (s *session) keepArrival(m *nats.Msg, lane int) {
+func (s *session) keepArrival(m *nats.Msg) {
 	if len(s.arrived)%clockEvery == 0 {
 		s.clock = time.Now()
 	}
-	s.arrived = append(s.arrived, arrival{msg: m, lane: lane, at: s.clock})
+	s.arrived = append(s.arrived, arrival{msg: m, at: s.clock})
 	if len(s.arrived) == 1 && !s.over {
 		s.keep()
 	}
-}
-
-// parse reads lane and request from the last two tokens of the reply subject of a request.
-func (s *session) parse(reply string) (lane int, number uint64, ok bool) {
-	laneText, numberText, _ := strings.Cut(strings.TrimPrefix(reply, s.inbox+"."), ".")
-	lane, err1 := strconv.Atoi(laneText)
-	number, err2 := strconv.ParseUint(numberText, 10, 64)
-	return lane, number, err1 == nil && err2 == nil && lane >= 0 && lane < len(s.pulls)
 }
 
 // answer is the end of a request, for the reason in status and description; pending is what it had left, if the server
@@ -236,7 +220,7 @@ func (s *session) take(limit int) (taken []arrival, hungry bool) {
 		s.stopKeeping()
 	}
 	ahead := s.pace.taken(n, time.Since(s.receiver.started))
-	return taken, ahead > 0 && n > 0 && !s.receiver.ordered && s.pulls[0].left+len(s.arrived) <= ahead/2
+	return taken, ahead > 0 && n > 0 && s.pull.left+len(s.arrived) <= ahead/2
 }
 
 // ask sends the requests that are due. It fails when a consumer is gone.
@@ -247,66 +231,56 @@ func (s *session) ask(ctx context.Context, limit int) error {
 	if err := s.receiver.acks.repeat(); err != nil {
 		return err
 	}
-	due, suspects, err := s.due(limit)
+	q, suspect, err := s.due(limit)
 	if err != nil {
 		return err
 	}
-	for _, lane := range suspects {
-		if err := s.receiver.verify(ctx, s.receiver.consumers[lane]); err != nil {
+	if suspect {
+		if err := s.receiver.verify(ctx); err != nil {
 			return err
 		}
 	}
-	for _, q := range due {
-		if err := s.request(q); err != nil {
-			return err
-		}
+	if q.batch > 0 {
+		return s.request(q)
 	}
 	return nil
 }
 
-// query is a request to send.
+// query is a request to send, if it has a batch.
 type query struct {
-	lane, batch int
-	number      uint64
+	batch  int
+	number uint64
 }
 
-func (s *session) due(limit int) (due []query, suspects []int, err error) {
+func (s *session) due(limit int) (q query, suspect bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	p := &s.pull
 	if n := s.receiver.driver.conn.Stats().Reconnects; n != s.reconnects {
 		s.reconnects = n
-		for i := range s.pulls {
-			s.pulls[i].forget() // as the server has
-		}
+		p.forget() // as the server has
 	}
 	wanted, waiting := max(limit, s.pace.ahead), len(s.arrived)
-	if s.receiver.ordered {
-		wanted, waiting = laneBatch, 0
-	}
 	now := time.Now()
-	for lane := range s.pulls {
-		p := &s.pulls[lane]
-		if p.refusal != nil {
-			return nil, nil, fmt.Errorf("natspubsub %q: consumer %s: %w",
-				s.receiver.driver.cfg.Name, s.receiver.consumers[lane], p.refusal)
-		}
-		if p.left > 0 && now.After(p.deadline) { // the server has not even said that time is up
-			p.fail(now)
-		}
-		if p.left+waiting > wanted/2 || now.Before(p.retryAt) {
-			continue
-		}
-		if p.suspect {
-			p.suspect = false
-			suspects = append(suspects, lane)
-		}
-		batch := wanted - p.left - waiting
-		p.number++
-		p.left += batch
-		p.deadline = now.Add(s.receiver.expires + time.Second)
-		due = append(due, query{lane: lane, batch: batch, number: p.number})
+	if p.refusal != nil {
+		return q, false, fmt.Errorf("natspubsub %q: consumer %s: %w", s.receiver.driver.cfg.Name, s.receiver.consumer, p.refusal)
 	}
-	return due, suspects, nil
+	if p.left > 0 && now.After(p.deadline) { // the server has not even said that time is up
+		p.fail(now)
+	}
+	if p.left+waiting > wanted/2 || now.Before(p.retryAt) {
+		return q, false, nil
+	}
+	suspect, p.suspect = p.suspect, false
+	return p.next(wanted-p.left-waiting, s.receiver.expires), suspect, nil
+}
+
+// next is a request for so many messages.
+func (p *pull) next(batch int, expires time.Duration) query {
+	p.number++
+	p.left += batch
+	p.deadline = time.Now().Add(expires + time.Second)
+	return query{batch, p.number}
 }
 
 // nextDue is how long Receive may wait before it must look at the requests again.
@@ -314,22 +288,18 @@ func (s *session) nextDue() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	wait, now := s.receiver.expires, time.Now()
-	for i := range s.pulls {
-		p := &s.pulls[i]
-		at := p.retryAt
-		if p.left > 0 {
-			at = p.deadline
-		}
-		wait = min(wait, at.Sub(now))
+	at := s.pull.retryAt
+	if s.pull.left > 0 {
+		at = s.pull.deadline
 	}
-	return max(wait, time.Millisecond)
+	return max(min(wait, at.Sub(now)), time.Millisecond)
 }
 
 func (s *session) request(q query) error {
 	r := s.receiver
 	body := fmt.Appendf(nil, `{"batch":%d,"expires":%d}`, q.batch, int64(r.expires))
-	api := "$JS.API.CONSUMER.MSG.NEXT." + r.stream + "." + r.consumers[q.lane]
-	if err := r.driver.conn.PublishRequest(api, fmt.Sprintf("%s.%d.%d", s.inbox, q.lane, q.number), body); err != nil {
+	api := "$JS.API.CONSUMER.MSG.NEXT." + r.stream + "." + r.consumer
+	if err := r.driver.conn.PublishRequest(api, fmt.Sprintf("%s.%d", s.inbox, q.number), body); err != nil {
 		return fmt.Errorf("natspubsub %q: topic %s: %w", r.driver.cfg.Name, r.topic, err)
 	}
 	return nil
@@ -393,11 +363,7 @@ func (s *session) giveBack() {
 	if len(back) == 0 {
 		return
 	}
-	lanes := make(map[int]bool)
-	for _, a := range back {
-		lanes[a.lane] = true
-	}
-	s.receiver.clearRequests(lanes)
+	s.receiver.clearRequests()
 	for _, a := range back {
 		_ = s.receiver.driver.conn.Publish(a.msg.Reply, ackBack) // else its lease runs out
 	}

@@ -127,6 +127,10 @@ func decode(topic string, nm *nats.Msg) (pubsub.Message, origin, error) {
 	if err != nil {
 		return pubsub.Message{}, origin{}, fmt.Errorf("natspubsub: topic %s: %w", topic, err)
 	}
+	return decodeFrom(topic, nm, from), from, nil
+}
+
+func decodeFrom(topic string, nm *nats.Msg, from origin) pubsub.Message {
 	m := pubsub.Message{Topic: topic, Payload: nm.Data, Attempt: from.deliveries}
 	m.Key = unescape(nm.Header.Get(headerKey))
 	if m.ID = unescape(nm.Header.Get(headerID)); m.ID == "" {
@@ -135,16 +139,18 @@ func decode(topic string, nm *nats.Msg) (pubsub.Message, origin, error) {
 	if m.ID == "" {
 		m.ID = from.stream + ":" + strconv.FormatUint(from.sequence, 10)
 	}
+	var err error
 	if m.Time, err = time.Parse(time.RFC3339Nano, nm.Header.Get(headerTime)); err != nil {
 		m.Time = time.Unix(0, from.stored)
 	}
 	m.Header = decodeHeader(nm.Header)
-	return m, from, nil
+	return m
 }
 
 // origin is what the server says of a delivery in its reply subject.
 type origin struct {
 	stream     string
+	consumer   string
 	deliveries int
 	sequence   uint64 // in the stream
 	number     uint64 // of the delivery, in the consumer
@@ -167,7 +173,7 @@ func parseReply(reply string) (o origin, err error) {
 		return o, errReply
 	}
 	o.stream, rest, _ = strings.Cut(rest, ".")
-	_, rest, _ = strings.Cut(rest, ".")
+	o.consumer, rest, _ = strings.Cut(rest, ".")
 	var numbers [4]uint64
 	for i := range numbers {
 		var text string

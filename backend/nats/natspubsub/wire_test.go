@@ -146,13 +146,11 @@ func FuzzDecodeNeverPanics(f *testing.F) {
 		for name := range m.Header {
 			require.False(t, strings.HasPrefix(name, "ce-"))
 		}
-		var l laneState
-		require.Equal(t, uint64(1), l.epochOf(from))
 	})
 }
 
 func TestReplySubjects(t *testing.T) {
-	want := origin{stream: "s", deliveries: 3, sequence: 7, number: 9, stored: 5}
+	want := origin{stream: "s", consumer: "c", deliveries: 3, sequence: 7, number: 9, stored: 5}
 	for _, reply := range []string{"$JS.ACK.s.c.3.7.9.5.0", "$JS.ACK.d.a.s.c.3.7.9.5.0", "$JS.ACK.d.a.s.c.3.7.9.5.0.random"} {
 		got, err := parseReply(reply)
 		require.NoError(t, err)
@@ -161,19 +159,6 @@ func TestReplySubjects(t *testing.T) {
 	for _, reply := range []string{"", "$JS.ACK.", "$JS.ACK.s.c.3.7.9.5", "$JS.ACK.s.c.x.7.9.5.0", "_INBOX.s.c.3.7.9.5.0"} {
 		_, err := parseReply(reply)
 		require.Error(t, err, reply)
-	}
-}
-
-// An epoch lasts as long as deliveries follow each other; what is delivered again, or to another member in between,
-// begins a new one.
-func TestEpochs(t *testing.T) {
-	var l laneState
-	for i, tc := range []struct {
-		number     uint64
-		deliveries int
-		epoch      uint64
-	}{{5, 1, 1}, {6, 1, 1}, {7, 2, 2}, {8, 1, 2}, {10, 1, 3}, {11, 1, 3}, {2, 1, 4}} {
-		require.Equal(t, tc.epoch, l.epochOf(origin{number: tc.number, deliveries: tc.deliveries}), i)
 	}
 }
 
