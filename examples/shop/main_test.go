@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -217,7 +218,7 @@ func requireSurvival(t *testing.T, kills, orders int, shop func(t *testing.T) ke
 // survivesKills reports whether the orders were enough for that many kills.
 func survivesKills(t *testing.T, shop keptShop, kills, orders int) bool {
 	t.Helper()
-	args := append(shop.args, "-orders", strconv.Itoa(orders), "-rate", "40", "-json")
+	args := append(slices.Clone(shop.args), "-orders", strconv.Itoa(orders), "-rate", "40", "-json")
 	for done := 0; done < kills; {
 		// A moment is a number of orders, so that it depends on the load and not on the speed of the machine.
 		if !killAfter(t, shop, shop.count(`SELECT count(*) FROM orders`)+10+rand.IntN(35), args) {

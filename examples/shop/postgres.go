@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"net/url"
@@ -12,11 +13,13 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/backstay-go/backstay/retry"
 )
 
 const (
 	connectTimeout = 10 * time.Second
-	maxConns       = 8 // of each service, so that a server with the usual 100 has room for others
+	maxConns       = 5 // of each service, so that a server with the usual 100 has room for others
 )
 
 // A postgres is a server on which every service has a database of its own.
@@ -66,7 +69,7 @@ func (p *postgres) open(ctx context.Context, service string) (*sql.DB, error) {
 	}
 	config := p.config.Copy()
 	config.Database = p.name(service)
-	db := stdlib.OpenDB(*config)
+	db := sql.OpenDB(patientConnector{stdlib.GetConnector(*config)})
 	db.SetMaxOpenConns(maxConns)
 	db.SetMaxIdleConns(maxConns)
 	return db, nil
@@ -95,7 +98,11 @@ func (p *postgres) drop(ctx context.Context, services []string) error {
 
 // ask uses a connection to the database of the address. A server that is away or refuses is the caller's to mend.
 func (p *postgres) ask(ctx context.Context, fn func(*pgx.Conn) error) error {
-	conn, err := pgx.ConnectConfig(ctx, p.config)
+	var conn *pgx.Conn
+	err := crowded.Do(ctx, func(ctx context.Context) (err error) {
+		conn, err = pgx.ConnectConfig(ctx, p.config)
+		return err
+	})
 	if err == nil {
 		err = errors.Join(fn(conn), conn.Close(context.WithoutCancel(ctx)))
 	}
@@ -104,6 +111,26 @@ func (p *postgres) ask(ctx context.Context, fn func(*pgx.Conn) error) error {
 			p.config.Host, p.config.Port, p.config.User, err)}
 	}
 	return err
+}
+
+// A patientConnector waits while the server has no connection to spare.
+type patientConnector struct{ driver.Connector }
+
+func (c patientConnector) Connect(ctx context.Context) (conn driver.Conn, err error) {
+	err = crowded.Do(ctx, func(ctx context.Context) (err error) {
+		conn, err = c.Connector.Connect(ctx)
+		return err
+	})
+	return conn, err
+}
+
+// crowded tries again to connect, for about half a minute.
+var crowded = retry.New(retry.Config{Name: "connection", MaxAttempts: 120, InitialInterval: 20 * time.Millisecond, MaxInterval: 500 * time.Millisecond},
+	retry.WithRetryable(isCrowded))
+
+func isCrowded(err error) bool {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pgErr.Code == "53300" // too_many_connections
 }
 
 // isBeaten recognises a transaction that the database has rolled back in favour of another: nothing of it happened.

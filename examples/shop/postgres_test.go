@@ -15,6 +15,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/stretchr/testify/require"
 
 	"github.com/backstay-go/backstay/outbox"
@@ -72,7 +73,6 @@ func shopDatabases(t *testing.T, address string) (names []string) {
 }
 
 func TestARunOnPostgreSQLHolds(t *testing.T) {
-	t.Parallel()
 	address := postgresURL(t)
 	var stdout, stderr bytes.Buffer
 	require.Zero(t, run(t.Context(), []string{"-db", address, "-orders", "60", "-json"}, &stdout, &stderr), "%s%s", &stdout, &stderr)
@@ -234,9 +234,40 @@ func TestChangesOfOneOrderTakeTurnsOnPostgreSQL(t *testing.T) {
 	require.Equal(t, changes, count(t, l.db, `SELECT amount_pence FROM payments`))
 }
 
+// A user who may have one connection has it: the next one waits until it is free.
+func TestAServerWithoutAConnectionToSpareIsWaitedFor(t *testing.T) {
+	server, address := serverFor(t, t.TempDir())
+	role := strings.Replace(server.name("guest"), "shop_", "bstest_", 1)
+	admin, err := pgx.Connect(t.Context(), address)
+	require.NoError(t, err)
+	_, err = admin.Exec(t.Context(), `CREATE ROLE `+role+` LOGIN CONNECTION LIMIT 1`)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		_, err := admin.Exec(context.WithoutCancel(t.Context()), `DROP ROLE `+role)
+		require.NoError(t, err)
+		require.NoError(t, admin.Close(context.WithoutCancel(t.Context())))
+	})
+	config := server.config.Copy()
+	config.User = role
+	connector := patientConnector{stdlib.GetConnector(*config)}
+	first, err := connector.Connect(t.Context())
+	require.NoError(t, err)
+	before := crowded.Stats().Retries
+	second := make(chan error, 1)
+	go func() {
+		conn, err := connector.Connect(t.Context())
+		if err == nil {
+			err = conn.Close()
+		}
+		second <- err
+	}()
+	require.Eventually(t, func() bool { return crowded.Stats().Retries > before || len(second) > 0 }, wait, tick)
+	require.NoError(t, first.Close())
+	require.NoError(t, <-second)
+}
+
 // Worse than in a file: what the dead shop had sent to the server is still under way there when the next one starts.
 func TestAShopKilledOnPostgreSQLLosesNothing(t *testing.T) {
-	t.Parallel()
 	kills, orders := 1, 80
 	if os.Getenv("BACKSTAY_LONG") == "1" {
 		kills, orders = 30, 2000
