@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) {
 	// A proxy that is stopped while data is under way leaves goroutines of its own behind.
-	goleak.VerifyTestMain(m, // the proxy leaves goroutines behind when it is told to cut a connection in the middle of a piece
+	goleak.VerifyTestMain(m,
 		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/toxics.(*ToxicStub).Run"),
 		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2.(*ToxicLink).read"),
 		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2.(*ToxicLink).write"))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -27,6 +28,7 @@ const bankBodyLimit = 64 << 10
 // Each is idempotent by its key. Safe for concurrent use.
 type bank struct {
 	db       *sql.DB
+	dialect  dialect
 	schedule *faults
 	mux      *http.ServeMux
 
@@ -40,8 +42,8 @@ type bankStats struct {
 }
 
 // newBank is the bank with its books in db, which holds the tables of bankSchema. The caller closes db.
-func newBank(db *sql.DB, schedule *faults) *bank {
-	b := &bank{db: db, schedule: schedule, mux: http.NewServeMux()}
+func newBank(db *sql.DB, d dialect, schedule *faults) *bank {
+	b := &bank{db: db, dialect: d, schedule: schedule, mux: http.NewServeMux()}
 	for pattern, op := range map[string]bankOp{
 		"PUT /charges/{key}":       b.charge,
 		"POST /charges/{key}/void": b.void,
@@ -142,6 +144,9 @@ func (b *bank) book(ctx context.Context, asked bankOrder, op bankOp, cut bool) (
 		return bankAnswer{}, err
 	}
 	defer func() { _ = tx.Rollback() }() // after Commit it does nothing
+	if err := b.dialect.lock(ctx, tx, cmp.Or(asked.ChargeKey, asked.key)); err != nil {
+		return bankAnswer{}, err
+	}
 	answer, err := op(ctx, tx, asked, lost)
 	if err != nil {
 		return bankAnswer{}, err
@@ -170,7 +175,7 @@ func (b *bank) charge(ctx context.Context, tx *sql.Tx, o bankOrder, lost int) (b
 		}
 		answer := held.answer()
 		answer.changed = true
-		_, err := tx.ExecContext(ctx, `INSERT INTO charges (key, order_id, amount_pence, outcome, lost_replies) VALUES (?, ?, ?, ?, ?)`,
+		_, err := tx.ExecContext(ctx, `INSERT INTO charges (key, order_id, amount_pence, outcome, lost_replies) VALUES ($1, $2, $3, $4, $5)`,
 			o.key, held.orderID, held.amount, held.outcome, lost)
 		return answer, err
 	}
@@ -190,9 +195,9 @@ func (b *bank) void(ctx context.Context, tx *sql.Tx, o bankOrder, lost int) (ban
 	case err != nil:
 		return bankAnswer{}, err
 	case held.outcome == "":
-		_, err = tx.ExecContext(ctx, `INSERT INTO charges (key, order_id, amount_pence, outcome, lost_replies) VALUES (?, '', 0, 'voided', ?)`, o.key, lost)
+		_, err = tx.ExecContext(ctx, `INSERT INTO charges (key, order_id, amount_pence, outcome, lost_replies) VALUES ($1, '', 0, 'voided', $2)`, o.key, lost)
 	case held.outcome == "charged" && !held.undone:
-		_, err = tx.ExecContext(ctx, `INSERT INTO refunds (key, order_id, amount_pence, lost_replies) VALUES (?, ?, ?, ?)`,
+		_, err = tx.ExecContext(ctx, `INSERT INTO refunds (key, order_id, amount_pence, lost_replies) VALUES ($1, $2, $3, $4)`,
 			"void/"+o.key, held.orderID, held.left(), lost)
 	default: // declined or undone already
 		return voided, nil
@@ -208,7 +213,7 @@ func (b *bank) refund(ctx context.Context, tx *sql.Tx, o bankOrder, lost int) (b
 	done := bankAnswer{code: http.StatusOK, Outcome: "refunded"}
 	var orderID string
 	var amount int
-	switch err := tx.QueryRowContext(ctx, `SELECT order_id, amount_pence FROM refunds WHERE key = ?`, o.key).Scan(&orderID, &amount); {
+	switch err := tx.QueryRowContext(ctx, `SELECT order_id, amount_pence FROM refunds WHERE key = $1`, o.key).Scan(&orderID, &amount); {
 	case err == nil && (orderID != o.OrderID || amount != o.Amount):
 		return bankInvalid("the key %q is that of a refund of %d pence for order %q", o.key, amount, orderID), nil
 	case err == nil:
@@ -224,7 +229,7 @@ func (b *bank) refund(ctx context.Context, tx *sql.Tx, o bankOrder, lost int) (b
 		return bankAnswer{code: http.StatusConflict, Error: fmt.Sprintf("order %q: %d pence is more than was charged and not yet refunded", o.OrderID, o.Amount)}, nil
 	}
 	done.changed = true
-	_, err = tx.ExecContext(ctx, `INSERT INTO refunds (key, order_id, amount_pence, lost_replies) VALUES (?, ?, ?, ?)`, o.key, o.OrderID, o.Amount, lost)
+	_, err = tx.ExecContext(ctx, `INSERT INTO refunds (key, order_id, amount_pence, lost_replies) VALUES ($1, $2, $3, $4)`, o.key, o.OrderID, o.Amount, lost)
 	return done, err
 }
 
@@ -249,7 +254,7 @@ func findCharge(ctx context.Context, tx *sql.Tx, key string) (bankCharge, error)
 	err := tx.QueryRowContext(ctx, `SELECT order_id, amount_pence, outcome,
 		(SELECT coalesce(sum(amount_pence), 0) FROM refunds WHERE refunds.order_id = charges.order_id),
 		EXISTS (SELECT 1 FROM refunds WHERE refunds.key = 'void/' || charges.key)
-		FROM charges WHERE key = ?`, key).Scan(&c.orderID, &c.amount, &c.outcome, &c.refunded, &c.undone)
+		FROM charges WHERE key = $1`, key).Scan(&c.orderID, &c.amount, &c.outcome, &c.refunded, &c.undone)
 	if errors.Is(err, sql.ErrNoRows) {
 		return bankCharge{}, nil
 	}

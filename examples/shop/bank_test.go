@@ -42,7 +42,7 @@ type bankUnderTest struct {
 func startBank(t *testing.T, schedule *faults) *bankUnderTest {
 	t.Helper()
 	db := outsideDB(t, bankSchema)
-	b := newBank(db, schedule)
+	b := newBank(db, onSQLite, schedule)
 	server := httptest.NewServer(b)
 	t.Cleanup(server.Close)
 	return &bankUnderTest{bank: b, t: t, db: db, url: server.URL, http: server.Client()}
@@ -236,7 +236,7 @@ func TestBankFaultsBeforeTheEffectHaveNone(t *testing.T) {
 
 func TestBankSlowRequestLetsGoOfAClientThatLeaves(t *testing.T) {
 	db := outsideDB(t, bankSchema)
-	b := newBank(db, dealing(slowFault))
+	b := newBank(db, onSQLite, dealing(slowFault))
 	ctx, leave := context.WithCancel(t.Context())
 	arrived, left := make(chan struct{}), make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -258,7 +258,7 @@ func TestBankSlowRequestLetsGoOfAClientThatLeaves(t *testing.T) {
 
 func TestBankSlowRequestTakesItsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBank(nil, newFaults(1, true))
+		b := newBank(nil, onSQLite, newFaults(1, true))
 		r := httptest.NewRequest("PUT", "/charges/k1", nil)
 		start := time.Now()
 		require.True(t, b.misbehave(httptest.NewRecorder(), r, slowFault, 432*time.Millisecond))

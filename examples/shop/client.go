@@ -285,7 +285,7 @@ func (c *client) known(ctx context.Context) (map[string]int, error) {
 
 func (c *client) note(ctx context.Context, p placement, answer response) error {
 	_, err := c.db.ExecContext(context.WithoutCancel(ctx),
-		`INSERT INTO answers (id, kind, code, reason) VALUES (?, ?, ?, ?)`, p.id, p.kind, answer.code, answer.reason)
+		`INSERT INTO answers (id, kind, code, reason) VALUES ($1, $2, $3, $4)`, p.id, p.kind, answer.code, answer.reason)
 	if err != nil {
 		return fmt.Errorf("the answer to %s %s: %w", p.kind, p.id, err)
 	}

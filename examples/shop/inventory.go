@@ -26,8 +26,8 @@ func (i *inventory) stockProducts(ctx context.Context, products []product) error
 		return err
 	}
 	_, err = i.db.ExecContext(ctx, `INSERT INTO products (sku, name, price_pence, stock_start, stock_left)
-		SELECT value->>'sku', value->>'name', value->>'price_pence', value->>'stock', value->>'stock' FROM json_each(?)
-		WHERE true ON CONFLICT DO NOTHING`, string(all))
+		SELECT value->>'sku', value->>'name', CAST(value->>'price_pence' AS BIGINT), CAST(value->>'stock' AS BIGINT), CAST(value->>'stock' AS BIGINT)
+		FROM `+i.dialect.elements+` WHERE true ON CONFLICT DO NOTHING`, string(all))
 	return err
 }
 
@@ -45,7 +45,7 @@ func (i *inventory) getProduct(r *http.Request) (any, error) {
 		return nil, &refusal{Code: http.StatusServiceUnavailable, Reason: "stocktaking", Wait: retryLater}
 	}
 	p := product{SKU: r.PathValue("sku")}
-	err := i.db.QueryRowContext(r.Context(), `SELECT name, price_pence, stock_left FROM products WHERE sku = ?`, p.SKU).
+	err := i.db.QueryRowContext(r.Context(), `SELECT name, price_pence, stock_left FROM products WHERE sku = $1`, p.SKU).
 		Scan(&p.Name, &p.PricePence, &p.Stock)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, refuse(http.StatusNotFound, "no product %q", p.SKU)
@@ -59,14 +59,17 @@ func (i *inventory) reserve(r *http.Request) (any, error) {
 		return nil, err
 	}
 	ctx, id := r.Context(), r.PathValue("order")
-	goods := goodsOf(in.Lines)
-	return nil, i.change(ctx, func(tx *sql.Tx) error {
-		n, err := changed(ctx, tx, `INSERT INTO reservations (order_id, status) VALUES (?, 'reserved') ON CONFLICT DO NOTHING`, id)
+	goods := i.goodsOf(in.Lines)
+	return nil, i.change(ctx, id, func(tx *sql.Tx) error {
+		n, err := changed(ctx, tx, `INSERT INTO reservations (order_id, status) VALUES ($1, 'reserved') ON CONFLICT DO NOTHING`, id)
 		if err != nil {
 			return err
 		}
 		if n == 0 {
 			return i.repeated(ctx, tx, id)
+		}
+		if err := i.dialect.lockProducts(ctx, tx, goods); err != nil {
+			return err
 		}
 		if err := i.inStock(ctx, tx, goods); err != nil {
 			return err
@@ -76,7 +79,7 @@ func (i *inventory) reserve(r *http.Request) (any, error) {
 			return err
 		}
 		if _, err := tx.ExecContext(ctx, goods.with(`INSERT INTO reservation_lines (order_id, sku, qty)
-			SELECT ?, sku, qty FROM goods`), goods.json, id); err != nil {
+			SELECT $2, sku, qty FROM goods`), goods.json, id); err != nil {
 			return err
 		}
 		return i.publish(ctx, tx, orderEvent(stockReserved, id))
@@ -86,7 +89,7 @@ func (i *inventory) reserve(r *http.Request) (any, error) {
 // repeated answers a reservation that was decided before.
 func (i *inventory) repeated(ctx context.Context, tx *sql.Tx, id string) error {
 	var status string
-	if err := tx.QueryRowContext(ctx, `SELECT status FROM reservations WHERE order_id = ?`, id).Scan(&status); err != nil {
+	if err := tx.QueryRowContext(ctx, `SELECT status FROM reservations WHERE order_id = $1`, id).Scan(&status); err != nil {
 		return err
 	}
 	if status != "reserved" {
@@ -112,17 +115,20 @@ func (i *inventory) inStock(ctx context.Context, tx *sql.Tx, goods goods) error 
 // release puts everything back. When it comes first it leaves its mark, so that a late reservation is refused.
 func (i *inventory) release(r *http.Request) (any, error) {
 	ctx, id := r.Context(), r.PathValue("order")
-	return nil, i.change(ctx, func(tx *sql.Tx) error {
-		n, err := changed(ctx, tx, `INSERT INTO reservations (order_id, status) VALUES (?, 'released')
-			ON CONFLICT DO UPDATE SET status = 'released' WHERE status = 'reserved'`, id)
+	return nil, i.change(ctx, id, func(tx *sql.Tx) error {
+		n, err := changed(ctx, tx, `INSERT INTO reservations (order_id, status) VALUES ($1, 'released')
+			ON CONFLICT (order_id) DO UPDATE SET status = 'released' WHERE reservations.status = 'reserved'`, id)
 		if err != nil || n == 0 {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, `UPDATE products SET stock_left = stock_left + l.qty
-			FROM reservation_lines l WHERE l.order_id = ? AND products.sku = l.sku`, id); err != nil {
+		if err := i.dialect.lockReserved(ctx, tx, id); err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, `UPDATE reservation_lines SET qty = 0 WHERE order_id = ?`, id); err != nil {
+		if _, err := tx.ExecContext(ctx, `UPDATE products SET stock_left = stock_left + l.qty
+			FROM reservation_lines l WHERE l.order_id = $1 AND products.sku = l.sku`, id); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `UPDATE reservation_lines SET qty = 0 WHERE order_id = $1`, id); err != nil {
 			return err
 		}
 		return i.publish(ctx, tx, orderEvent(stockReleased, id))
@@ -136,26 +142,29 @@ func (i *inventory) takeBack(r *http.Request) (any, error) {
 		return nil, err
 	}
 	ctx, id := r.Context(), r.PathValue("id")
-	goods := goodsOf(in.Lines)
-	return nil, i.change(ctx, func(tx *sql.Tx) error {
-		n, err := changed(ctx, tx, `INSERT INTO returns (id, order_id) VALUES (?, ?) ON CONFLICT DO NOTHING`, id, in.OrderID)
+	goods := i.goodsOf(in.Lines)
+	return nil, i.change(ctx, in.OrderID, func(tx *sql.Tx) error {
+		n, err := changed(ctx, tx, `INSERT INTO returns (id, order_id) VALUES ($1, $2) ON CONFLICT DO NOTHING`, id, in.OrderID)
 		if err != nil || n == 0 {
 			return err
 		}
 		n, err = changed(ctx, tx, goods.with(`UPDATE reservation_lines SET qty = reservation_lines.qty - goods.qty FROM goods
-			WHERE order_id = ? AND reservation_lines.sku = goods.sku AND reservation_lines.qty >= goods.qty`), goods.json, in.OrderID)
+			WHERE order_id = $2 AND reservation_lines.sku = goods.sku AND reservation_lines.qty >= goods.qty`), goods.json, in.OrderID)
 		if err != nil {
 			return err
 		}
 		if n < goods.kinds {
 			return refuse(http.StatusConflict, "more than was reserved for %s", in.OrderID)
 		}
+		if err := i.dialect.lockProducts(ctx, tx, goods); err != nil {
+			return err
+		}
 		if _, err := tx.ExecContext(ctx, goods.with(`UPDATE products SET stock_left = stock_left + goods.qty
 			FROM goods WHERE products.sku = goods.sku`), goods.json); err != nil {
 			return err
 		}
-		n, err = changed(ctx, tx, `UPDATE reservations SET status = 'released' WHERE order_id = ?1
-			AND NOT EXISTS (SELECT 1 FROM reservation_lines WHERE order_id = ?1 AND qty > 0)`, in.OrderID)
+		n, err = changed(ctx, tx, `UPDATE reservations SET status = 'released' WHERE order_id = $1
+			AND NOT EXISTS (SELECT 1 FROM reservation_lines WHERE order_id = $1 AND qty > 0)`, in.OrderID)
 		if err != nil {
 			return err
 		}
@@ -171,18 +180,19 @@ func (i *inventory) takeBack(r *http.Request) (any, error) {
 type goods struct {
 	json  string
 	kinds int
+	table string // reads json
 }
 
-func goodsOf(lines []line) goods {
+func (l ledger) goodsOf(lines []line) goods {
 	bySKU := map[string]int{}
 	for _, l := range lines {
 		bySKU[l.SKU] += l.Qty
 	}
 	text, _ := json.Marshal(bySKU) // strings and numbers always encode
-	return goods{json: string(text), kinds: len(bySKU)}
+	return goods{json: string(text), kinds: len(bySKU), table: l.dialect.members}
 }
 
 // with makes goods a table of the statement, whose first parameter is then goods.json.
-func (goods) with(statement string) string {
-	return `WITH goods AS (SELECT key AS sku, value AS qty FROM json_each(?)) ` + statement
+func (g goods) with(statement string) string {
+	return `WITH goods AS (SELECT key AS sku, CAST(value AS BIGINT) AS qty FROM ` + g.table + `) ` + statement
 }

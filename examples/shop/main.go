@@ -54,6 +54,7 @@ type settings struct {
 	chaos  bool
 	data   string
 	broker string
+	db     string
 	// temporary: the data goes with the run
 	temporary bool
 	json      bool
@@ -77,6 +78,7 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	flags.BoolVar(&cfg.chaos, "chaos", true, "break things")
 	flags.StringVar(&cfg.data, "data", "", "keep the data in this `folder`, and go on with what is in it; default: a temporary one")
 	flags.StringVar(&cfg.broker, "broker", "", "the `URL` of the broker: mem:, nats://…; default: JetStream inside the shop")
+	flags.StringVar(&cfg.db, "db", "", "the `URL` of a PostgreSQL server, postgres://…: a database for each service there; default: SQLite files")
 	flags.BoolVar(&cfg.json, "json", false, "print one JSON object instead of the report")
 	flags.BoolVar(&cfg.serve, "serve", false, "stay open until interrupted, for requests from outside and for those who look at the console")
 	flags.StringVar(&cfg.addr, "addr", "127.0.0.1:8080", "the `address` of the gateway, with -serve")
@@ -104,8 +106,14 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 		return cfg, fmt.Errorf("-rate is %v: it must be above 0", cfg.rate)
 	case given["addr"] && !cfg.serve:
 		return cfg, errors.New("-addr is only for -serve: without it the gateway takes a free port")
-	case given["broker"]:
+	}
+	if given["broker"] {
 		if err := checkBroker(cfg.broker, cfg.data); err != nil {
+			return cfg, err
+		}
+	}
+	if given["db"] {
+		if err := checkPostgres(cfg.db); err != nil {
 			return cfg, err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -192,24 +193,39 @@ func TestAKilledShopLosesNothing(t *testing.T) {
 	if os.Getenv("BACKSTAY_LONG") == "1" {
 		kills, orders = 30, 2000
 	}
-	for !survivesKills(t, kills, orders) { // a busy machine kills so late that the orders do not suffice
+	requireSurvival(t, kills, orders, func(t *testing.T) keptShop {
+		dir := t.TempDir()
+		return keptShop{
+			args:  []string{"-data", dir},
+			count: func(query string) int { return countIn(t, filepath.Join(dir, "orders.db"), query) },
+		}
+	})
+}
+
+// A keptShop is one that is started again on the same data.
+type keptShop struct {
+	args  []string
+	count func(query string) int // in the database of the orders; 0 while there is no such table
+}
+
+func requireSurvival(t *testing.T, kills, orders int, shop func(t *testing.T) keptShop) {
+	t.Helper()
+	for !survivesKills(t, shop(t), kills, orders) { // a busy machine kills so late that the orders do not suffice
 		orders *= 2
 		require.Less(t, orders, 100_000, "the kills hit no unfinished sagas")
 	}
 }
 
 // survivesKills reports whether the orders were enough for that many kills.
-func survivesKills(t *testing.T, kills, orders int) bool {
+func survivesKills(t *testing.T, shop keptShop, kills, orders int) bool {
 	t.Helper()
-	dir := t.TempDir()
-	args := []string{"-data", dir, "-orders", strconv.Itoa(orders), "-rate", "40", "-json"}
-	db := filepath.Join(dir, "orders.db")
+	args := append(slices.Clone(shop.args), "-orders", strconv.Itoa(orders), "-rate", "40", "-json")
 	for done := 0; done < kills; {
 		// A moment is a number of orders, so that it depends on the load and not on the speed of the machine.
-		if !killAfter(t, db, countIn(t, db, `SELECT count(*) FROM orders`)+10+rand.IntN(35), args) {
+		if !killAfter(t, shop, shop.count(`SELECT count(*) FROM orders`)+10+rand.IntN(35), args) {
 			return false
 		}
-		unfinished := countIn(t, db, unfinishedSagas)
+		unfinished := shop.count(unfinishedSagas)
 		t.Logf("a kill with %d sagas unfinished", unfinished)
 		if unfinished > 0 { // the last one may have ended between the look and the kill
 			done++
@@ -226,7 +242,7 @@ func survivesKills(t *testing.T, kills, orders int) bool {
 
 // killAfter starts a shop and kills it once there are n orders and a saga is unfinished. It reports false where the shop has
 // ended before by itself.
-func killAfter(t *testing.T, orders string, n int, args []string) bool {
+func killAfter(t *testing.T, shop keptShop, n int, args []string) bool {
 	t.Helper()
 	stderr := new(bytes.Buffer)
 	cmd := command(t, new(bytes.Buffer), stderr, args)
@@ -235,7 +251,7 @@ func killAfter(t *testing.T, orders string, n int, args []string) bool {
 	go func() { ended <- cmd.Wait() }()
 	poll := time.NewTicker(tick)
 	defer poll.Stop()
-	for countIn(t, orders, `SELECT count(*) FROM orders`) < n || countIn(t, orders, unfinishedSagas) == 0 {
+	for shop.count(`SELECT count(*) FROM orders`) < n || shop.count(unfinishedSagas) == 0 {
 		select {
 		case <-poll.C:
 		case err := <-ended:

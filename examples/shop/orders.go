@@ -62,7 +62,7 @@ func (o *orders) postOrder(r *http.Request) (any, error) {
 	}
 	out := accepted{ID: in.ID}
 	ctx := r.Context()
-	err = o.change(ctx, func(tx *sql.Tx) error {
+	err = o.change(ctx, in.ID, func(tx *sql.Tx) error {
 		status, err := statusOf(ctx, tx, in.ID)
 		if err == nil {
 			out.Status = status
@@ -86,12 +86,12 @@ func (o *orders) insert(ctx context.Context, tx *sql.Tx, in order) error {
 	if err != nil {
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO orders (id, customer, country, status, total_pence) VALUES (?, ?, ?, 'pending', ?)`,
+	if _, err := tx.ExecContext(ctx, `INSERT INTO orders (id, customer, country, status, total_pence) VALUES ($1, $2, $3, 'pending', $4)`,
 		in.ID, in.Customer, in.Country, in.totalPence()); err != nil {
 		return err
 	}
 	if _, err := tx.ExecContext(ctx, `INSERT INTO order_lines (order_id, line, sku, qty, price_pence)
-		SELECT ?, key, value->>'sku', value->>'qty', value->>'price_pence' FROM json_each(?)`, in.ID, string(lines)); err != nil {
+		SELECT $2, key, value->>'sku', CAST(value->>'qty' AS BIGINT), CAST(value->>'price_pence' AS BIGINT) FROM `+o.dialect.elements, string(lines), in.ID); err != nil {
 		return err
 	}
 	placed := orderEvent(orderPlaced, in.ID)
@@ -105,12 +105,12 @@ func (o *orders) insert(ctx context.Context, tx *sql.Tx, in order) error {
 func (o *orders) getOrder(r *http.Request) (any, error) {
 	ctx, id := r.Context(), r.PathValue("id")
 	out := orderStatus{order: order{ID: id}}
-	tx, err := o.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	tx, err := o.db.BeginTx(ctx, &o.dialect.reading)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = tx.Rollback() }() // it only reads
-	err = tx.QueryRowContext(ctx, `SELECT customer, country, status, total_pence, reason FROM orders WHERE id = ?`, id).
+	err = tx.QueryRowContext(ctx, `SELECT customer, country, status, total_pence, reason FROM orders WHERE id = $1`, id).
 		Scan(&out.Customer, &out.Country, &out.Status, &out.TotalPence, &out.Reason)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, refuse(http.StatusNotFound, "no order %q", id)
@@ -137,9 +137,9 @@ func (o *orders) postCancellation(r *http.Request) (any, error) {
 	}
 	out := accepted{ID: in.ID}
 	ctx := r.Context()
-	err = o.change(ctx, func(tx *sql.Tx) error {
+	err = o.change(ctx, in.OrderID, func(tx *sql.Tx) error {
 		var orderID string
-		err := tx.QueryRowContext(ctx, `SELECT order_id, status FROM cancellations WHERE id = ?`, in.ID).Scan(&orderID, &out.Status)
+		err := tx.QueryRowContext(ctx, `SELECT order_id, status FROM cancellations WHERE id = $1`, in.ID).Scan(&orderID, &out.Status)
 		switch {
 		case err == nil && orderID == in.OrderID:
 			return nil
@@ -178,7 +178,7 @@ func (o *orders) cancel(ctx context.Context, tx *sql.Tx, in cancellation) error 
 	if err != nil {
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO cancellations (id, order_id, status, amount_pence) VALUES (?, ?, 'pending', ?)`,
+	if _, err := tx.ExecContext(ctx, `INSERT INTO cancellations (id, order_id, status, amount_pence) VALUES ($1, $2, 'pending', $3)`,
 		in.ID, in.OrderID, amount); err != nil {
 		return err
 	}
@@ -191,36 +191,41 @@ func (o *orders) cancel(ctx context.Context, tx *sql.Tx, in cancellation) error 
 // reduce leaves the order with the lines given. When nothing is left it is cancelled, and keeps its lines for the record.
 func (o *orders) reduce(ctx context.Context, tx *sql.Tx, id string, left []line, amount int) error {
 	if units(left) == 0 {
-		_, err := tx.ExecContext(ctx, `UPDATE orders SET status = 'cancelled', reason = 'cancelled by the customer' WHERE id = ?`, id)
+		_, err := tx.ExecContext(ctx, `UPDATE orders SET status = 'cancelled', reason = 'cancelled by the customer' WHERE id = $1`, id)
 		return err
 	}
 	lines, err := json.Marshal(left)
 	if err != nil {
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, `UPDATE order_lines SET qty = l.value->>'qty' FROM json_each(?) l
-		WHERE order_id = ? AND line = l.key`, string(lines), id); err != nil {
+	if _, err := tx.ExecContext(ctx, `UPDATE order_lines SET qty = CAST(value->>'qty' AS BIGINT) FROM `+o.dialect.elements+`
+		WHERE order_id = $2 AND line = key`, string(lines), id); err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, `UPDATE orders SET total_pence = total_pence - ? WHERE id = ?`, amount, id)
+	_, err = tx.ExecContext(ctx, `UPDATE orders SET total_pence = total_pence - $1 WHERE id = $2`, amount, id)
 	return err
 }
 
 func statusOf(ctx context.Context, tx *sql.Tx, id string) (status string, err error) {
-	err = tx.QueryRowContext(ctx, `SELECT status FROM orders WHERE id = ?`, id).Scan(&status)
+	err = tx.QueryRowContext(ctx, `SELECT status FROM orders WHERE id = $1`, id).Scan(&status)
 	return status, err
 }
 
 // linesOf reads the lines of an order, each at the index of its line number.
-func linesOf(ctx context.Context, tx *sql.Tx, id string) ([]line, error) {
-	var all string
-	err := tx.QueryRowContext(ctx, `SELECT json_group_array(json_object('sku', sku, 'qty', qty, 'price_pence', price_pence) ORDER BY line)
-		FROM order_lines WHERE order_id = ?`, id).Scan(&all)
+func linesOf(ctx context.Context, tx *sql.Tx, id string) (lines []line, err error) {
+	rows, err := tx.QueryContext(ctx, `SELECT sku, qty, price_pence FROM order_lines WHERE order_id = $1 ORDER BY line`, id)
 	if err != nil {
 		return nil, err
 	}
-	var lines []line
-	return lines, json.Unmarshal([]byte(all), &lines)
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var l line
+		if err := rows.Scan(&l.SKU, &l.Qty, &l.PricePence); err != nil {
+			return nil, err
+		}
+		lines = append(lines, l)
+	}
+	return lines, rows.Err()
 }
 
 // without takes the gone lines out of lines and says what they had cost. A line that names no price matches any.

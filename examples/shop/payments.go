@@ -37,7 +37,7 @@ func (p *payments) charge(r *http.Request) (any, error) {
 		return nil, err
 	}
 	ctx, id := r.Context(), r.PathValue("order")
-	if _, err := p.db.ExecContext(ctx, `INSERT INTO payments (order_id, status, amount_pence) VALUES (?, 'pending', ?)
+	if _, err := p.db.ExecContext(ctx, `INSERT INTO payments (order_id, status, amount_pence) VALUES ($1, 'pending', $2)
 		ON CONFLICT DO NOTHING`, id, in.AmountPence); err != nil {
 		return nil, err
 	}
@@ -66,8 +66,8 @@ func (p *payments) charge(r *http.Request) (any, error) {
 // decide notes the bank's outcome, unless the payment was decided meanwhile, and returns how it stands.
 func (p *payments) decide(ctx context.Context, id, outcome string) (status string, err error) {
 	events := map[string]string{"charged": paymentCharged, "declined": paymentDeclined, "voided": paymentVoided}
-	err = p.change(ctx, func(tx *sql.Tx) error {
-		n, err := changed(ctx, tx, `UPDATE payments SET status = ? WHERE order_id = ? AND status = 'pending'`, outcome, id)
+	err = p.change(ctx, id, func(tx *sql.Tx) error {
+		n, err := changed(ctx, tx, `UPDATE payments SET status = $1 WHERE order_id = $2 AND status = 'pending'`, outcome, id)
 		if err != nil || n == 0 {
 			return err
 		}
@@ -80,7 +80,7 @@ func (p *payments) decide(ctx context.Context, id, outcome string) (status strin
 }
 
 func (p *payments) status(ctx context.Context, id string) (status string, err error) {
-	err = p.db.QueryRowContext(ctx, `SELECT status FROM payments WHERE order_id = ?`, id).Scan(&status)
+	err = p.db.QueryRowContext(ctx, `SELECT status FROM payments WHERE order_id = $1`, id).Scan(&status)
 	return status, err
 }
 
@@ -98,9 +98,9 @@ func (p *payments) void(r *http.Request) (any, error) {
 	if err := p.bank.void(ctx, id); err != nil {
 		return nil, err
 	}
-	return nil, p.change(ctx, func(tx *sql.Tx) error {
-		n, err := changed(ctx, tx, `INSERT INTO payments (order_id, status, amount_pence) VALUES (?, 'voided', 0)
-			ON CONFLICT DO UPDATE SET status = 'voided' WHERE status <> 'voided'`, id)
+	return nil, p.change(ctx, id, func(tx *sql.Tx) error {
+		n, err := changed(ctx, tx, `INSERT INTO payments (order_id, status, amount_pence) VALUES ($1, 'voided', 0)
+			ON CONFLICT (order_id) DO UPDATE SET status = 'voided' WHERE payments.status <> 'voided'`, id)
 		if err != nil || n == 0 {
 			return err
 		}
@@ -115,14 +115,14 @@ func (p *payments) refund(r *http.Request) (any, error) {
 	}
 	ctx, id := r.Context(), r.PathValue("id")
 	var known bool
-	if err := p.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM refunds WHERE id = ?)`, id).Scan(&known); err != nil || known {
+	if err := p.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM refunds WHERE id = $1)`, id).Scan(&known); err != nil || known {
 		return nil, err
 	}
 	if err := p.bank.refund(ctx, id, in.OrderID, in.AmountPence); err != nil {
 		return nil, err
 	}
-	return nil, p.change(ctx, func(tx *sql.Tx) error {
-		n, err := changed(ctx, tx, `INSERT INTO refunds (id, order_id, amount_pence) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`,
+	return nil, p.change(ctx, in.OrderID, func(tx *sql.Tx) error {
+		n, err := changed(ctx, tx, `INSERT INTO refunds (id, order_id, amount_pence) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
 			id, in.OrderID, in.AmountPence)
 		if err != nil || n == 0 {
 			return err
@@ -135,7 +135,7 @@ func (p *payments) getCharge(r *http.Request) (any, error) {
 	out := paymentStatus{OrderID: r.PathValue("order")}
 	err := p.db.QueryRowContext(r.Context(), `SELECT status, amount_pence,
 		(SELECT coalesce(sum(amount_pence), 0) FROM refunds WHERE refunds.order_id = payments.order_id)
-		FROM payments WHERE order_id = ?`, out.OrderID).Scan(&out.Status, &out.AmountPence, &out.RefundedPence)
+		FROM payments WHERE order_id = $1`, out.OrderID).Scan(&out.Status, &out.AmountPence, &out.RefundedPence)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, refuse(http.StatusNotFound, "no payment for order %q", out.OrderID)
 	}

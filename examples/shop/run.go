@@ -90,7 +90,15 @@ func serveAll(ctx context.Context, cfg settings, goods assortment, told *details
 	if err != nil {
 		return r, err
 	}
-	defer func() { err = errors.Join(err, s.close()) }()
+	defer func() {
+		err = errors.Join(err, s.close())
+		if err == nil && r.OK {
+			err = s.tidy(ctx)
+		}
+		if s.removeDatabases != nil && (!r.OK || !s.cfg.temporary) {
+			told.Notes = append(told.Notes, "The orders are kept in "+s.place+".")
+		}
+	}()
 	if err := s.attend(ctx, goods.Requests, told, stderr); err != nil {
 		return r, err
 	}
@@ -109,7 +117,7 @@ func (s *shop) attend(ctx context.Context, requests []request, told *details, st
 	working, stop := context.WithCancel(ctx)
 	defer stop()
 	defer context.AfterFunc(s.alive, stop)()
-	say(stderr, "The shop keeps its data in %s and is open at %s .", s.cfg.data, s.front.base)
+	say(stderr, "The shop keeps its data in %s and is open at %s .", s.place, s.front.base)
 	if s.console != nil {
 		say(stderr, "What its patterns are doing is at %s%s , live.", s.front.base, consolePath)
 	}

@@ -103,15 +103,15 @@ func (o *orders) note(ctx context.Context, s *fulfilment, err error) error {
 	if !ok || !refused.Permanent() {
 		return err
 	}
-	if _, dbErr := o.db.ExecContext(ctx, `UPDATE orders SET reason = ? WHERE id = ? AND status = 'pending'`, refused.Reason, s.Order.ID); dbErr != nil {
+	if _, dbErr := o.db.ExecContext(ctx, `UPDATE orders SET reason = $1 WHERE id = $2 AND status = 'pending'`, refused.Reason, s.Order.ID); dbErr != nil {
 		return dbErr
 	}
 	return refused
 }
 
 func (o *orders) confirm(ctx context.Context, s *fulfilment) error {
-	return o.change(ctx, func(tx *sql.Tx) error {
-		n, err := changed(ctx, tx, `UPDATE orders SET status = 'confirmed', reason = '' WHERE id = ? AND status = 'pending'`, s.Order.ID)
+	return o.change(ctx, s.Order.ID, func(tx *sql.Tx) error {
+		n, err := changed(ctx, tx, `UPDATE orders SET status = 'confirmed', reason = '' WHERE id = $1 AND status = 'pending'`, s.Order.ID)
 		if err != nil || n == 0 {
 			return err
 		}
@@ -122,14 +122,14 @@ func (o *orders) confirm(ctx context.Context, s *fulfilment) error {
 }
 
 func (o *orders) reject(ctx context.Context, s *fulfilment) error {
-	return o.change(ctx, func(tx *sql.Tx) error {
-		n, err := changed(ctx, tx, `UPDATE orders SET status = 'cancelled', reason = iif(reason = '', 'it could not be fulfilled in time', reason)
-			WHERE id = ? AND status = 'pending'`, s.Order.ID)
+	return o.change(ctx, s.Order.ID, func(tx *sql.Tx) error {
+		n, err := changed(ctx, tx, `UPDATE orders SET status = 'cancelled', reason = CASE reason WHEN '' THEN 'it could not be fulfilled in time' ELSE reason END
+			WHERE id = $1 AND status = 'pending'`, s.Order.ID)
 		if err != nil || n == 0 {
 			return err
 		}
 		cancelled := orderEvent(orderCancelled, s.Order.ID)
-		if err := tx.QueryRowContext(ctx, `SELECT reason FROM orders WHERE id = ?`, s.Order.ID).Scan(&cancelled.Reason); err != nil {
+		if err := tx.QueryRowContext(ctx, `SELECT reason FROM orders WHERE id = $1`, s.Order.ID).Scan(&cancelled.Reason); err != nil {
 			return err
 		}
 		return o.publish(ctx, tx, cancelled)
@@ -155,14 +155,14 @@ func (o *orders) takeBack(ctx context.Context, s *cancelling) error {
 // reduced further.
 func (o *orders) finish(ctx context.Context, s *cancelling) error {
 	c := s.Cancellation
-	return o.change(ctx, func(tx *sql.Tx) error {
-		n, err := changed(ctx, tx, `UPDATE cancellations SET status = 'done' WHERE id = ? AND status = 'pending'`, c.ID)
+	return o.change(ctx, c.OrderID, func(tx *sql.Tx) error {
+		n, err := changed(ctx, tx, `UPDATE cancellations SET status = 'done' WHERE id = $1 AND status = 'pending'`, c.ID)
 		if err != nil || n == 0 {
 			return err
 		}
 		var status, reason string
 		var total int
-		if err := tx.QueryRowContext(ctx, `SELECT status, total_pence, reason FROM orders WHERE id = ?`, c.OrderID).
+		if err := tx.QueryRowContext(ctx, `SELECT status, total_pence, reason FROM orders WHERE id = $1`, c.OrderID).
 			Scan(&status, &total, &reason); err != nil {
 			return err
 		}

@@ -27,22 +27,22 @@ CREATE TABLE IF NOT EXISTS orders (
 	customer    TEXT NOT NULL,
 	country     TEXT NOT NULL,
 	status      TEXT NOT NULL,
-	total_pence INTEGER NOT NULL,
+	total_pence BIGINT NOT NULL,
 	reason      TEXT NOT NULL DEFAULT ''
 );
 CREATE TABLE IF NOT EXISTS order_lines (
 	order_id    TEXT NOT NULL,
-	line        INTEGER NOT NULL,
+	line        BIGINT NOT NULL,
 	sku         TEXT NOT NULL,
-	qty         INTEGER NOT NULL,
-	price_pence INTEGER NOT NULL,
+	qty         BIGINT NOT NULL,
+	price_pence BIGINT NOT NULL,
 	PRIMARY KEY (order_id, line)
 );
 CREATE TABLE IF NOT EXISTS cancellations (
 	id           TEXT PRIMARY KEY,
 	order_id     TEXT NOT NULL,
 	status       TEXT NOT NULL, -- pending, done
-	amount_pence INTEGER NOT NULL
+	amount_pence BIGINT NOT NULL
 );`
 
 // reservations.status: reserved, released. A release that comes before its reservation leaves a released row, so that
@@ -51,9 +51,9 @@ const inventorySchema = eventsSchema + `
 CREATE TABLE IF NOT EXISTS products (
 	sku         TEXT PRIMARY KEY,
 	name        TEXT NOT NULL,
-	price_pence INTEGER NOT NULL,
-	stock_start INTEGER NOT NULL,
-	stock_left  INTEGER NOT NULL
+	price_pence BIGINT NOT NULL,
+	stock_start BIGINT NOT NULL,
+	stock_left  BIGINT NOT NULL
 );
 CREATE TABLE IF NOT EXISTS reservations (
 	order_id TEXT PRIMARY KEY,
@@ -62,7 +62,7 @@ CREATE TABLE IF NOT EXISTS reservations (
 CREATE TABLE IF NOT EXISTS reservation_lines (
 	order_id TEXT NOT NULL,
 	sku      TEXT NOT NULL,
-	qty      INTEGER NOT NULL,
+	qty      BIGINT NOT NULL,
 	PRIMARY KEY (order_id, sku)
 );
 CREATE TABLE IF NOT EXISTS returns (
@@ -75,12 +75,12 @@ const paymentsSchema = eventsSchema + `
 CREATE TABLE IF NOT EXISTS payments (
 	order_id     TEXT PRIMARY KEY,
 	status       TEXT NOT NULL,
-	amount_pence INTEGER NOT NULL
+	amount_pence BIGINT NOT NULL
 );
 CREATE TABLE IF NOT EXISTS refunds (
 	id           TEXT PRIMARY KEY, -- the cancellation's id
 	order_id     TEXT NOT NULL,
-	amount_pence INTEGER NOT NULL
+	amount_pence BIGINT NOT NULL
 );`
 
 // shipments.status: booked, dispatched, cancelled. qty is what stays with the customer after returns.
@@ -92,7 +92,7 @@ CREATE TABLE IF NOT EXISTS shipments (
 CREATE TABLE IF NOT EXISTS shipment_lines (
 	order_id TEXT NOT NULL,
 	sku      TEXT NOT NULL,
-	qty      INTEGER NOT NULL,
+	qty      BIGINT NOT NULL,
 	PRIMARY KEY (order_id, sku)
 );
 CREATE TABLE IF NOT EXISTS returns (
@@ -105,7 +105,7 @@ const viewsSchema = appliedSchema + `
 CREATE TABLE IF NOT EXISTS order_view (
 	order_id    TEXT PRIMARY KEY,
 	status      TEXT NOT NULL DEFAULT '',
-	total_pence INTEGER NOT NULL DEFAULT 0,
+	total_pence BIGINT NOT NULL DEFAULT 0,
 	stock       TEXT NOT NULL DEFAULT '',
 	payment     TEXT NOT NULL DEFAULT '',
 	shipment    TEXT NOT NULL DEFAULT ''
@@ -117,15 +117,15 @@ const bankSchema = `
 CREATE TABLE IF NOT EXISTS charges (
 	key          TEXT PRIMARY KEY,
 	order_id     TEXT NOT NULL,
-	amount_pence INTEGER NOT NULL,
+	amount_pence BIGINT NOT NULL,
 	outcome      TEXT NOT NULL,
-	lost_replies INTEGER NOT NULL DEFAULT 0
+	lost_replies BIGINT NOT NULL DEFAULT 0
 );
 CREATE TABLE IF NOT EXISTS refunds (
 	key          TEXT PRIMARY KEY,
 	order_id     TEXT NOT NULL,
-	amount_pence INTEGER NOT NULL,
-	lost_replies INTEGER NOT NULL DEFAULT 0
+	amount_pence BIGINT NOT NULL,
+	lost_replies BIGINT NOT NULL DEFAULT 0
 );`
 
 // What the customers were told: one row for each order or cancellation that was answered.
@@ -133,6 +133,6 @@ const clientSchema = `
 CREATE TABLE IF NOT EXISTS answers (
 	id     TEXT PRIMARY KEY,
 	kind   TEXT NOT NULL, -- order, cancellation
-	code   INTEGER NOT NULL,
+	code   BIGINT NOT NULL,
 	reason TEXT NOT NULL DEFAULT ''
 );`

@@ -35,7 +35,7 @@ func testLedger(t *testing.T, topic, schema string) ledger {
 	require.NoError(t, store.Migrate(t.Context()))
 	bus := pubsub.New(mempubsub.New(mempubsub.Config{}))
 	t.Cleanup(func() { require.NoError(t, bus.Close()) })
-	return newLedger(db, topic, store, outbox.NewRelay(store, bus, outbox.RelayConfig{}))
+	return newLedger(db, onSQLite, topic, store, outbox.NewRelay(store, bus, outbox.RelayConfig{}))
 }
 
 // ask calls a handler and returns status and body.
@@ -152,7 +152,7 @@ func TestTheLastReturnCancelsTheShipment(t *testing.T) {
 		require.Contains(t, body, want)
 	}
 	// The confirmation, which may come late, finds nothing to send.
-	require.NoError(t, s.change(t.Context(), func(tx *sql.Tx) error {
+	require.NoError(t, s.change(t.Context(), "o", func(tx *sql.Tx) error {
 		return s.apply(t.Context(), tx, orderEvent(orderConfirmed, "a"))
 	}))
 	require.Equal(t, []string{shipmentBooked, shipmentReturned, shipmentCancelled}, eventsOf(t, s.db))
@@ -166,7 +166,7 @@ func newPayments(t *testing.T, first ...int) (*payments, *bank) {
 	t.Cleanup(func() { require.NoError(t, db.Close()) })
 	_, err = db.ExecContext(t.Context(), bankSchema)
 	require.NoError(t, err)
-	b := newBank(db, newFaults(1, false))
+	b := newBank(db, onSQLite, newFaults(1, false))
 	var mu sync.Mutex
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()

@@ -43,9 +43,9 @@ func (s *shipping) book(r *http.Request) (any, error) {
 	if s.chaos && luck(s.seed, "no carrier", id) < 0.03 {
 		return nil, refuse(http.StatusUnprocessableEntity, "no carrier for this address")
 	}
-	goods := goodsOf(in.Lines)
-	return nil, s.change(ctx, func(tx *sql.Tx) error {
-		n, err := changed(ctx, tx, `INSERT INTO shipments (order_id, status) VALUES (?, 'booked') ON CONFLICT DO NOTHING`, id)
+	goods := s.goodsOf(in.Lines)
+	return nil, s.change(ctx, id, func(tx *sql.Tx) error {
+		n, err := changed(ctx, tx, `INSERT INTO shipments (order_id, status) VALUES ($1, 'booked') ON CONFLICT DO NOTHING`, id)
 		if err != nil {
 			return err
 		}
@@ -53,7 +53,7 @@ func (s *shipping) book(r *http.Request) (any, error) {
 			return s.repeated(ctx, tx, id)
 		}
 		if _, err := tx.ExecContext(ctx, goods.with(`INSERT INTO shipment_lines (order_id, sku, qty)
-			SELECT ?, sku, qty FROM goods`), goods.json, id); err != nil {
+			SELECT $2, sku, qty FROM goods`), goods.json, id); err != nil {
 			return err
 		}
 		return s.publish(ctx, tx, orderEvent(shipmentBooked, id))
@@ -63,7 +63,7 @@ func (s *shipping) book(r *http.Request) (any, error) {
 // repeated answers a booking that was decided before.
 func (s *shipping) repeated(ctx context.Context, tx *sql.Tx, id string) error {
 	var status string
-	if err := tx.QueryRowContext(ctx, `SELECT status FROM shipments WHERE order_id = ?`, id).Scan(&status); err != nil {
+	if err := tx.QueryRowContext(ctx, `SELECT status FROM shipments WHERE order_id = $1`, id).Scan(&status); err != nil {
 		return err
 	}
 	if status == "cancelled" {
@@ -75,13 +75,13 @@ func (s *shipping) repeated(ctx context.Context, tx *sql.Tx, id string) error {
 // unbook cancels a booking. When it comes first it leaves its mark, so that a late booking is refused.
 func (s *shipping) unbook(r *http.Request) (any, error) {
 	ctx, id := r.Context(), r.PathValue("order")
-	return nil, s.change(ctx, func(tx *sql.Tx) error {
-		n, err := changed(ctx, tx, `INSERT INTO shipments (order_id, status) VALUES (?, 'cancelled')
-			ON CONFLICT DO UPDATE SET status = 'cancelled' WHERE status = 'booked'`, id)
+	return nil, s.change(ctx, id, func(tx *sql.Tx) error {
+		n, err := changed(ctx, tx, `INSERT INTO shipments (order_id, status) VALUES ($1, 'cancelled')
+			ON CONFLICT (order_id) DO UPDATE SET status = 'cancelled' WHERE shipments.status = 'booked'`, id)
 		if err != nil || n == 0 {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, `UPDATE shipment_lines SET qty = 0 WHERE order_id = ?`, id); err != nil {
+		if _, err := tx.ExecContext(ctx, `UPDATE shipment_lines SET qty = 0 WHERE order_id = $1`, id); err != nil {
 			return err
 		}
 		return s.publish(ctx, tx, orderEvent(shipmentCancelled, id))
@@ -95,22 +95,22 @@ func (s *shipping) takeBack(r *http.Request) (any, error) {
 		return nil, err
 	}
 	ctx, id := r.Context(), r.PathValue("id")
-	goods := goodsOf(in.Lines)
-	return nil, s.change(ctx, func(tx *sql.Tx) error {
-		n, err := changed(ctx, tx, `INSERT INTO returns (id, order_id) VALUES (?, ?) ON CONFLICT DO NOTHING`, id, in.OrderID)
+	goods := s.goodsOf(in.Lines)
+	return nil, s.change(ctx, in.OrderID, func(tx *sql.Tx) error {
+		n, err := changed(ctx, tx, `INSERT INTO returns (id, order_id) VALUES ($1, $2) ON CONFLICT DO NOTHING`, id, in.OrderID)
 		if err != nil || n == 0 {
 			return err
 		}
 		n, err = changed(ctx, tx, goods.with(`UPDATE shipment_lines SET qty = shipment_lines.qty - goods.qty FROM goods
-			WHERE order_id = ? AND shipment_lines.sku = goods.sku AND shipment_lines.qty >= goods.qty`), goods.json, in.OrderID)
+			WHERE order_id = $2 AND shipment_lines.sku = goods.sku AND shipment_lines.qty >= goods.qty`), goods.json, in.OrderID)
 		if err != nil {
 			return err
 		}
 		if n < goods.kinds {
 			return refuse(http.StatusConflict, "more than was shipped for %s", in.OrderID)
 		}
-		n, err = changed(ctx, tx, `UPDATE shipments SET status = 'cancelled' WHERE order_id = ?1
-			AND NOT EXISTS (SELECT 1 FROM shipment_lines WHERE order_id = ?1 AND qty > 0)`, in.OrderID)
+		n, err = changed(ctx, tx, `UPDATE shipments SET status = 'cancelled' WHERE order_id = $1
+			AND NOT EXISTS (SELECT 1 FROM shipment_lines WHERE order_id = $1 AND qty > 0)`, in.OrderID)
 		if err != nil {
 			return err
 		}
@@ -126,7 +126,7 @@ func (s *shipping) getShipment(r *http.Request) (any, error) {
 	out := shipmentStatus{OrderID: r.PathValue("order")}
 	err := s.db.QueryRowContext(r.Context(), `SELECT status,
 		(SELECT coalesce(sum(qty), 0) FROM shipment_lines WHERE shipment_lines.order_id = shipments.order_id)
-		FROM shipments WHERE order_id = ?`, out.OrderID).Scan(&out.Status, &out.Units)
+		FROM shipments WHERE order_id = $1`, out.OrderID).Scan(&out.Status, &out.Units)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, refuse(http.StatusNotFound, "no shipment for order %q", out.OrderID)
 	}
@@ -134,14 +134,14 @@ func (s *shipping) getShipment(r *http.Request) (any, error) {
 }
 
 // consumer handles the events of orders.
-func (s *shipping) consumer() pubsub.Handler { return consume(s.inbox, "shipping", s.apply) }
+func (s *shipping) consumer() pubsub.Handler { return consume(s.inbox, s.dialect, "shipping", s.apply) }
 
 // apply sends the parcel of a confirmed order, unless everything in it was cancelled before.
 func (s *shipping) apply(ctx context.Context, tx *sql.Tx, e event) error {
 	if e.Type != orderConfirmed {
 		return nil
 	}
-	n, err := changed(ctx, tx, `UPDATE shipments SET status = 'dispatched' WHERE order_id = ? AND status = 'booked'`, e.OrderID)
+	n, err := changed(ctx, tx, `UPDATE shipments SET status = 'dispatched' WHERE order_id = $1 AND status = 'booked'`, e.OrderID)
 	if err != nil || n == 0 {
 		return err
 	}

@@ -33,10 +33,14 @@ type shop struct {
 	cfg      settings
 	products []product // to begin with
 
-	dbs    databases
-	stores map[string]*sqloutbox.Store // by service
-	sagas  *sqlsaga.Store
-	bus    *pubsub.Bus
+	dbs     databases
+	dialect dialect
+	// removeDatabases takes the shop's databases away from a server that others use as well; nil: they are files.
+	removeDatabases func(context.Context) error
+	place           string                      // where the databases are
+	stores          map[string]*sqloutbox.Store // by service
+	sagas           *sqlsaga.Store
+	bus             *pubsub.Bus
 	// removeEvents takes the shop's events away from a server that others use as well; nil: there is none.
 	removeEvents func(context.Context) error
 	http         *http.Client
@@ -67,7 +71,7 @@ func openShop(ctx context.Context, cfg settings, products []product) (_ *shop, e
 	s.alive, s.fail = context.WithCancelCause(context.Background())
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.close())
+			err = errors.Join(err, s.close(), s.tidy(ctx))
 		}
 	}()
 	for _, start := range []func(context.Context) error{
@@ -86,6 +90,14 @@ func (s *shop) onClose(fn func() error) { s.closers = append(s.closers, fn) }
 func (s *shop) close() error {
 	defer s.fail(nil)
 	return s.closeTo(0)
+}
+
+// tidy removes what a temporary shop has at a server of databases, once it is closed.
+func (s *shop) tidy(ctx context.Context) error {
+	if !s.cfg.temporary || s.removeDatabases == nil {
+		return nil
+	}
+	return s.removeDatabases(context.WithoutCancel(ctx))
 }
 
 // closeTo leaves the first n open.
@@ -142,27 +154,35 @@ func (s *shop) lock(ctx context.Context) error {
 	return nil
 }
 
+// openDatabases opens the database of each service, in a file or at the server that the caller named.
 func (s *shop) openDatabases(ctx context.Context) error {
-	for _, d := range []struct {
-		name   string
-		schema string
-		db     **sql.DB
-	}{
-		{"orders", ordersSchema, &s.dbs.orders},
-		{"inventory", inventorySchema, &s.dbs.inventory},
-		{"payments", paymentsSchema, &s.dbs.payments},
-		{"shipping", shippingSchema, &s.dbs.shipping},
-		{"views", viewsSchema, &s.dbs.views},
-		{"bank", bankSchema, &s.dbs.bank},
-		{"client", clientSchema, &s.dbs.client},
-	} {
-		db, err := sqlite.Open(filepath.Join(s.cfg.data, d.name+".db"), durability)
+	services := s.services()
+	open := func(_ context.Context, name string) (*sql.DB, error) {
+		return sqlite.Open(filepath.Join(s.cfg.data, name+".db"), durability)
+	}
+	s.dialect, s.place = onSQLite, s.cfg.data
+	if s.cfg.db != "" {
+		server, err := openPostgres(ctx, s.cfg.db, s.prefix())
+		if err != nil {
+			return err
+		}
+		open, s.dialect, s.place = server.open, onPostgreSQL, server.String()
+		s.removeDatabases = func(ctx context.Context) error {
+			var names []string
+			for _, d := range services {
+				names = append(names, d.name)
+			}
+			return server.drop(ctx, names)
+		}
+	}
+	for _, d := range services {
+		db, err := open(ctx, d.name)
 		if err != nil {
 			return err
 		}
 		s.onClose(db.Close)
 		if _, err := db.ExecContext(ctx, d.schema); err != nil {
-			return fmt.Errorf("%s.db: %w", d.name, err)
+			return fmt.Errorf("the database of %s: %w", d.name, err)
 		}
 		*d.db = db
 	}
@@ -170,12 +190,31 @@ func (s *shop) openDatabases(ctx context.Context) error {
 	return nil
 }
 
+// A storage is one service's database.
+type storage struct {
+	name   string
+	schema string
+	db     **sql.DB
+}
+
+func (s *shop) services() []storage {
+	return []storage{
+		{"orders", ordersSchema, &s.dbs.orders},
+		{"inventory", inventorySchema, &s.dbs.inventory},
+		{"payments", paymentsSchema, &s.dbs.payments},
+		{"shipping", shippingSchema, &s.dbs.shipping},
+		{"views", viewsSchema, &s.dbs.views},
+		{"bank", bankSchema, &s.dbs.bank},
+		{"client", clientSchema, &s.dbs.client},
+	}
+}
+
 // openStores puts outbox, inbox and sagas beside the tables of the services.
 func (s *shop) openStores(ctx context.Context) (err error) {
 	services := s.dbs.services()
 	services["views"] = s.dbs.views
 	for name, db := range services {
-		store, err := sqloutbox.New(db, sqloutbox.SQLite(), sqloutbox.Config{})
+		store, err := sqloutbox.New(db, s.dialect.outbox(), sqloutbox.Config{})
 		if err != nil {
 			return err
 		}
@@ -184,7 +223,7 @@ func (s *shop) openStores(ctx context.Context) (err error) {
 		}
 		s.stores[name] = store
 	}
-	if s.sagas, err = sqlsaga.New(s.dbs.orders, sqlsaga.SQLite()); err != nil {
+	if s.sagas, err = sqlsaga.New(s.dbs.orders, s.dialect.sagas()); err != nil {
 		return err
 	}
 	return s.sagas.Migrate(ctx)
@@ -208,7 +247,7 @@ func (s *shop) startBank(context.Context) error {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = 128
 	s.http = &http.Client{Transport: transport}
-	s.bank = newBank(s.dbs.bank, newFaults(s.cfg.seed, s.cfg.chaos))
+	s.bank = newBank(s.dbs.bank, s.dialect, newFaults(s.cfg.seed, s.cfg.chaos))
 	_, err := s.serve("bank", anyPort, s.bank)
 	return err
 }
@@ -220,7 +259,7 @@ func (s *shop) startServices(ctx context.Context) error {
 	inventory := &inventory{ledger: s.ledger(topicInventory), stocktaking: s.stocktaking}
 	payments := &payments{ledger: s.ledger(topicPayments), bank: s.teller}
 	shipping := &shipping{ledger: s.ledger(topicShipping), inbox: s.inbox(topicShipping), seed: s.cfg.seed, chaos: s.cfg.chaos}
-	views := &views{inbox: s.inbox("views")}
+	views := &views{inbox: s.inbox("views"), dialect: s.dialect}
 	orders := &orders{ledger: s.ledger(topicOrders), sagas: s.sagas}
 	if err := inventory.stockProducts(ctx, s.products); err != nil {
 		return err
@@ -275,7 +314,7 @@ func (s *shop) startGateway(context.Context) (err error) {
 func (s *shop) ledger(service string) ledger {
 	relay := outbox.NewRelay(s.stores[service], s.bus, outbox.RelayConfig{Name: service, Lease: lease})
 	s.relays = append(s.relays, relay)
-	return newLedger(s.dbs.services()[service], service, s.stores[service], relay)
+	return newLedger(s.dbs.services()[service], s.dialect, service, s.stores[service], relay)
 }
 
 func (s *shop) inbox(service string) *outbox.Inbox[*sql.Tx] {

@@ -11,11 +11,11 @@ import (
 func tally(ctx context.Context, dbs databases) (result, error) {
 	var r result
 	err := errors.Join(
-		readCounts(ctx, dbs.client, `SELECT count(*), coalesce(sum(code BETWEEN 200 AND 299), 0) FROM answers WHERE kind = 'order'`,
+		readCounts(ctx, dbs.client, `SELECT count(*), count(*) FILTER (WHERE code BETWEEN 200 AND 299) FROM answers WHERE kind = 'order'`,
 			&r.Orders, &r.Accepted),
-		readCounts(ctx, dbs.orders, `SELECT coalesce(sum(status = 'confirmed'), 0), coalesce(sum(status = 'cancelled'), 0),
-			coalesce(sum(status NOT IN ('confirmed', 'cancelled')), 0),
-			coalesce(sum(iif(status = 'confirmed', total_pence, 0)), 0) FROM orders`,
+		readCounts(ctx, dbs.orders, `SELECT count(*) FILTER (WHERE status = 'confirmed'), count(*) FILTER (WHERE status = 'cancelled'),
+			count(*) FILTER (WHERE status NOT IN ('confirmed', 'cancelled')),
+			coalesce(sum(total_pence) FILTER (WHERE status = 'confirmed'), 0) FROM orders`,
 			&r.Confirmed, &r.Cancelled, &r.Unfinished, &r.ConfirmedPence),
 		readCounts(ctx, dbs.inventory, `SELECT coalesce(sum(qty), 0) FROM reservation_lines NATURAL JOIN reservations
 			WHERE status = 'reserved'`, &r.UnitsReserved),
