@@ -8,8 +8,12 @@ replace github.com/backstay-go/backstay => ..
 
 require (
 	github.com/backstay-go/backstay/backend/nats v0.0.0
+	github.com/backstay-go/backstay/backend/rabbitmq v0.0.0
+	github.com/backstay-go/backstay/backend/redis v0.0.0
 	github.com/backstay-go/backstay/backend/sqlite v0.0.0
 	github.com/nats-io/nats.go v1.55.0
+	github.com/rabbitmq/amqp091-go v1.16.0
+	github.com/redis/rueidis v1.0.79
 	github.com/stretchr/testify v1.12.1
 	go.uber.org/goleak v1.3.0
 )
@@ -42,6 +46,9 @@ require (
 )
 
 replace (
+	github.com/backstay-go/backstay/backend/kafka => ../backend/kafka
 	github.com/backstay-go/backstay/backend/nats => ../backend/nats
+	github.com/backstay-go/backstay/backend/rabbitmq => ../backend/rabbitmq
+	github.com/backstay-go/backstay/backend/redis => ../backend/redis
 	github.com/backstay-go/backstay/backend/sqlite => ../backend/sqlite
 )
