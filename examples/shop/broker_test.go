@@ -178,9 +178,11 @@ func TestAShopThatCannotOpenLeavesNothingBehind(t *testing.T) {
 	for name, server := range servers {
 		t.Run(name, func(t *testing.T) {
 			cfg := settings{data: t.TempDir(), temporary: true, addr: "256.0.0.1:80", broker: server.address(t)}
+			prefix := (&shop{cfg: cfg}).prefix()
+			t.Cleanup(func() { _ = server.remove(context.Background(), cfg.broker, prefix) })
 			_, err := openShop(t.Context(), cfg, nil)
 			require.ErrorContains(t, err, "-addr")
-			require.Empty(t, server.left(t, (&shop{cfg: cfg}).prefix()))
+			require.Empty(t, server.left(t, prefix))
 		})
 	}
 }
