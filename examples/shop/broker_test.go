@@ -63,7 +63,8 @@ func TestTheShopHoldsOnAnyBroker(t *testing.T) {
 		"Redis":    redisServer,
 	} {
 		t.Run(name, func(t *testing.T) {
-			r, code := runJSON(t.Context(), t, "-orders", "100", "-broker", address(t))
+			t.Parallel()
+			r, code := runJSON(t.Context(), t, "-orders", "50", "-broker", address(t))
 			requireProof(t, r)
 			require.Zero(t, code)
 			require.Positive(t, r.Redeliveries)
