@@ -7,11 +7,17 @@ require github.com/backstay-go/backstay v0.0.0
 replace github.com/backstay-go/backstay => ..
 
 require (
+	github.com/backstay-go/backstay/backend/kafka v0.0.0-00010101000000-000000000000
 	github.com/backstay-go/backstay/backend/nats v0.0.0
+	github.com/backstay-go/backstay/backend/rabbitmq v0.0.0
+	github.com/backstay-go/backstay/backend/redis v0.0.0
 	github.com/backstay-go/backstay/backend/sqlite v0.0.0
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/nats-io/nats.go v1.55.0
+	github.com/rabbitmq/amqp091-go v1.16.0
+	github.com/redis/rueidis v1.0.79
 	github.com/stretchr/testify v1.12.1
+	github.com/twmb/franz-go/pkg/kfake v0.0.0-20260918054303-01f206a7e32c
 	go.uber.org/goleak v1.3.0
 )
 
@@ -33,7 +39,11 @@ require (
 	github.com/nats-io/nkeys v0.4.16 // indirect
 	github.com/nats-io/nuid v1.0.1 // indirect
 	github.com/ncruces/go-strftime v1.1.0 // indirect
+	github.com/pierrec/lz4/v4 v4.1.33 // indirect
 	github.com/remyoudompheng/bigfft v0.0.0-20230129092748-24d4a6f8daec // indirect
+	github.com/twmb/franz-go v1.22.2 // indirect
+	github.com/twmb/franz-go/pkg/kadm v1.19.0 // indirect
+	github.com/twmb/franz-go/pkg/kmsg v1.15.0 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
 	golang.org/x/crypto v0.58.0 // indirect
 	golang.org/x/sync v0.24.0 // indirect
@@ -47,6 +57,9 @@ require (
 )
 
 replace (
+	github.com/backstay-go/backstay/backend/kafka => ../backend/kafka
 	github.com/backstay-go/backstay/backend/nats => ../backend/nats
+	github.com/backstay-go/backstay/backend/rabbitmq => ../backend/rabbitmq
+	github.com/backstay-go/backstay/backend/redis => ../backend/redis
 	github.com/backstay-go/backstay/backend/sqlite => ../backend/sqlite
 )

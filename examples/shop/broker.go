@@ -9,9 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
+	"time"
 
 	"github.com/backstay-go/backstay/backend/nats/natsembed"
 	"github.com/backstay-go/backstay/backend/nats/natspubsub"
@@ -33,7 +31,12 @@ var brokers = []struct {
 }{
 	{[]string{"mem"}, openMemory},
 	{[]string{"nats", "tls"}, openNATS},
+	{[]string{"amqp", "amqps"}, openRabbitMQ},
+	{[]string{"redis", "rediss"}, openRedis},
 }
+
+// brokerPatience is how long a broker may take to answer when the shop opens.
+const brokerPatience = 20 * time.Second
 
 // checkBroker refuses what no run could use.
 func checkBroker(address, data string) error {
@@ -62,10 +65,12 @@ func (s *shop) startBroker(ctx context.Context) error {
 			open = b.open
 		}
 	}
-	b, err := open(ctx, s, s.cfg.broker)
+	opening, cancel := context.WithTimeout(ctx, brokerPatience)
+	defer cancel()
+	b, err := open(opening, s, s.cfg.broker)
 	if err != nil {
 		if s.cfg.broker != "" {
-			err = usageError{fmt.Errorf("-broker %s: %w: start the broker, or leave out -broker", withoutPassword(s.cfg.broker), err)}
+			err = usageError{fmt.Errorf("-broker %s: %w", withoutPassword(s.cfg.broker), advised(err))}
 		}
 		return err
 	}
@@ -89,11 +94,24 @@ func (s *shop) prefix() string {
 	return fmt.Sprintf("shop-%x", sum.Sum64())
 }
 
+// withoutPassword is the address as it may be printed: where the broker is, and nothing of what may be a secret, such as a
+// user that is a token, or an option.
 func withoutPassword(address string) string {
-	if u, err := url.Parse(address); err == nil {
-		return u.Redacted()
+	scheme, _, _ := strings.Cut(address, ":")
+	u, err := url.Parse(address)
+	if err != nil {
+		return scheme + "://…"
 	}
-	return "…"
+	first, _, _ := strings.Cut(u.Host, ",")
+	return scheme + "://" + first
+}
+
+// advised is an error with what to do about it. One that quotes the address, and with it a password, is replaced.
+func advised(err error) error {
+	if _, quotes := errors.AsType[*url.Error](err); quotes {
+		return errors.New("this is no URL: write scheme://user:password@host:port, or leave out -broker")
+	}
+	return fmt.Errorf("%w: start the broker, or leave out -broker", err)
 }
 
 func openEmbedded(ctx context.Context, s *shop, _ string) (b broker, err error) {
@@ -117,29 +135,4 @@ func openEmbedded(ctx context.Context, s *shop, _ string) (b broker, err error) 
 
 func openMemory(context.Context, *shop, string) (broker, error) {
 	return broker{driver: mempubsub.New(mempubsub.Config{})}, nil
-}
-
-func openNATS(ctx context.Context, s *shop, address string) (b broker, err error) {
-	b.driver, err = natspubsub.Open(ctx, address, natspubsub.Config{Prefix: s.prefix()})
-	b.remove = func(ctx context.Context) error { return removeStreams(ctx, address, s.prefix()) }
-	return b, err
-}
-
-func removeStreams(ctx context.Context, address, prefix string) error {
-	conn, err := nats.Connect(address)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	js, err := jetstream.New(conn)
-	if err != nil {
-		return err
-	}
-	names := js.StreamNames(ctx)
-	for name := range names.Name() {
-		if strings.HasPrefix(name, prefix) {
-			err = errors.Join(err, js.DeleteStream(ctx, name))
-		}
-	}
-	return errors.Join(err, names.Err())
 }

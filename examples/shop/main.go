@@ -77,7 +77,7 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	flags.StringVar(&cfg.replay, "replay", "", "place the orders of this `file`: invoices as CSV, plain or gzip")
 	flags.BoolVar(&cfg.chaos, "chaos", true, "break things")
 	flags.StringVar(&cfg.data, "data", "", "keep the data in this `folder`, and go on with what is in it; default: a temporary one")
-	flags.StringVar(&cfg.broker, "broker", "", "the `URL` of the broker: mem:, nats://…; default: JetStream inside the shop")
+	flags.StringVar(&cfg.broker, "broker", "", "the `URL` of the broker: mem:, nats://…, amqp://…, redis://…; default: JetStream inside the shop")
 	flags.StringVar(&cfg.db, "db", "", "the `URL` of a PostgreSQL server, postgres://…: a database for each service there; default: SQLite files")
 	flags.BoolVar(&cfg.json, "json", false, "print one JSON object instead of the report")
 	flags.BoolVar(&cfg.serve, "serve", false, "stay open until interrupted, for requests from outside and for those who look at the console")

@@ -29,7 +29,8 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asShop) != "" {
 		main()
 	}
-	goleak.VerifyTestMain(m)
+	// When there is no server, rueidis leaves a goroutine asleep for a second.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*call).DelayDo.func1"))
 }
 
 // Limits of waiting for a condition.

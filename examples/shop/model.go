@@ -84,3 +84,9 @@ const (
 	shipmentDispatched = "shipment.dispatched"
 	shipmentReturned   = "shipment.returned"
 )
+
+// readers are the groups and the topics that each reads.
+var readers = map[string][]string{
+	topicShipping: {topicOrders},
+	"views":       {topicOrders, topicInventory, topicPayments, topicShipping},
+}

@@ -72,6 +72,9 @@ func openShop(ctx context.Context, cfg settings, products []product) (_ *shop, e
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close(), s.tidy(ctx))
+			if s.cfg.temporary && isUsage(err) && s.removeEvents != nil { // as the data
+				err = errors.Join(err, s.removeEvents(context.WithoutCancel(ctx)))
+			}
 		}
 	}()
 	for _, start := range []func(context.Context) error{
@@ -275,10 +278,10 @@ func (s *shop) startServices(ctx context.Context) error {
 		}
 	}
 	orders.inventory, orders.payments, orders.shipping = s.peer(topicInventory), s.peer(topicPayments), s.peer(topicShipping)
-	if err := s.consume(ctx, topicShipping, shipping.consumer(), topicOrders); err != nil {
+	if err := s.consume(ctx, topicShipping, shipping.consumer()); err != nil {
 		return err
 	}
-	return s.consume(ctx, "views", views.consumer(), topicOrders, topicInventory, topicPayments, topicShipping)
+	return s.consume(ctx, "views", views.consumer())
 }
 
 // startMoving starts what moves events and sagas on, those of an earlier run first of all.
@@ -337,8 +340,8 @@ func (s *shop) setUpSagas(o *orders) (err error) {
 	return err
 }
 
-// consume handles the events of the topics as the given group. Under chaos some acknowledgements are lost.
-func (s *shop) consume(ctx context.Context, group string, h pubsub.Handler, topics ...string) error {
+// consume handles the events that the group reads. Under chaos some acknowledgements are lost.
+func (s *shop) consume(ctx context.Context, group string, h pubsub.Handler) error {
 	if s.cfg.chaos {
 		h = losingAcks(s.cfg.seed, group, h)
 	}
@@ -352,7 +355,7 @@ func (s *shop) consume(ctx context.Context, group string, h pubsub.Handler, topi
 	if s.bus.Capabilities().ReplayFromStart {
 		start = "start"
 	}
-	for _, topic := range topics {
+	for _, topic := range readers[group] {
 		c, err := s.bus.Open(ctx, pubsub.Subscription{Topic: topic, Group: group, Ordered: true, Start: start, Lease: lease})
 		if err != nil {
 			return err

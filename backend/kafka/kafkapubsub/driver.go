@@ -41,6 +41,9 @@ func Open(ctx context.Context, seeds string, cfg Config, opts ...kgo.Opt) (*Driv
 	var list []string
 	for seed := range strings.SplitSeq(strings.TrimSuffix(strings.TrimPrefix(seeds, "kafka://"), "/"), ",") {
 		if seed = strings.TrimSpace(seed); seed != "" {
+			if strings.Contains(seed, "@") {
+				return nil, errors.New("kafkapubsub: Open: a seed is host:port; who logs in is said with kgo.SASL")
+			}
 			list = append(list, seed)
 		}
 	}

@@ -186,3 +186,12 @@ func TestDescribesItself(t *testing.T) {
 	}
 	require.Contains(t, fmt.Sprint(d.Capabilities().Durability), "in-sync")
 }
+
+// A URL that is none is quoted in no error: there is a password in it.
+func TestErrorsOfOpenHaveNoPassword(t *testing.T) {
+	for _, url := range []string{"kafka://user:secret@127.0.0.1:1", "127.0.0.1:1,user:secret@127.0.0.1:2"} {
+		_, err := kafkapubsub.Open(t.Context(), url, kafkapubsub.Config{})
+		require.Error(t, err)
+		require.NotContains(t, err.Error(), "secret")
+	}
+}

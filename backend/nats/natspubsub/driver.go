@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	neturl "net/url"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -65,7 +66,7 @@ func Open(ctx context.Context, url string, cfg Config, opts ...nats.Option) (*Dr
 	}
 	conn, err := nats.Connect(url, append(base, opts...)...)
 	if err != nil {
-		return nil, fmt.Errorf("natspubsub: %w", err)
+		return nil, fmt.Errorf("natspubsub: %w", redact(err))
 	}
 	d, err := New(ctx, conn, cfg)
 	if err != nil {
@@ -74,6 +75,14 @@ func Open(ctx context.Context, url string, cfg Config, opts ...nats.Option) (*Dr
 	}
 	d.owned = true
 	return d, nil
+}
+
+// redact keeps what an error quotes of a URL out of logs: there is a password in it.
+func redact(err error) error {
+	if _, ok := errors.AsType[*neturl.Error](err); ok {
+		return errors.New("the URL cannot be parsed; what is special in a password must be escaped with %")
+	}
+	return err
 }
 
 const (

@@ -279,3 +279,12 @@ func TestCapabilitiesAndObservability(t *testing.T) {
 	require.Equal(t, "natspubsub p 16", fmt.Sprint(kind, " ", name, " ", cfg.(natspubsub.Config).Lanes))
 	require.InDelta(t, 1, maps.Collect(memory.Metrics())["published_total"], 0)
 }
+
+// A URL that is none is quoted in no error: there is a password in it.
+func TestErrorsOfOpenHaveNoPassword(t *testing.T) {
+	for _, url := range []string{"nats://user:secret%zz@127.0.0.1:1", "nats://user:secret#1@127.0.0.1:1", "nats://user:secret@127.0.0.1:1"} {
+		_, err := natspubsub.Open(t.Context(), url, natspubsub.Config{})
+		require.Error(t, err)
+		require.NotContains(t, err.Error(), "secret")
+	}
+}

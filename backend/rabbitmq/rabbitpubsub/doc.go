@@ -20,16 +20,18 @@
 // # Topology
 //
 // A topic is an exchange, prefix:topic, of the type "topic". A group is a quorum queue, prefix:topic:group, that is bound
-// to it; an ordered group has one per lane, with a single active consumer. The routing key of a message is its lane: the
-// FNV-1a hash of the key, or of the ID without one, modulo Config.Lanes. The broker itself refuses a service that counts
-// lanes otherwise, or that opens an ordered group unordered (ErrMismatch). A queue costs the broker three open files.
+// to it; an ordered group has one per lane, with a single active consumer: prefix:topic:group for lane 0, and
+// prefix:topic:group:1 and so on. The routing key of a message is its lane: the FNV-1a hash of the key, or of the ID without
+// one, modulo Config.Lanes. The broker itself refuses a service that counts lanes otherwise, or that opens an ordered group
+// unordered (ErrMismatch). What no group takes goes to the exchange prefix:topic::unrouted:lanes, the alternate of the
+// topic's. A queue costs the broker three open files.
 //
 // A group remains, and collects messages, until somebody deletes its queues. One of its queues that is deleted while it
 // is consumed ends the consumer with ErrMissing. Temporary groups have a classic queue, which goes with the last member, or a minute
 // after its death.
 //
 // Dead letters go to the exchange of their topic. Until that has a group they wait in the queue prefix:topic::kept, which is
-// the exchange's alternate; the first group to open gets them.
+// bound to the alternate; the first group to open gets them.
 //
 // # Attempts
 //

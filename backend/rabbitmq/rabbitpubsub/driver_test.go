@@ -42,7 +42,8 @@ func TestConfigFaultsAreReportedTogether(t *testing.T) {
 
 func TestOpenFails(t *testing.T) {
 	t.Parallel()
-	for _, url := range []string{"", "http://x", "amqp://guest:secret@127.0.0.1:1/%zz", "amqp://guest:secret%zz@127.0.0.1:1", "amqp://guest:secret@127.0.0.1:port"} {
+	for _, url := range []string{"", "http://x", "amqp://guest:secret@127.0.0.1:1/%zz", "amqp://guest:secret%zz@127.0.0.1:1", "amqp://guest:secret@127.0.0.1:port",
+		"amqp://guest:secret#1@127.0.0.1:1"} {
 		_, err := rabbitpubsub.Open(t.Context(), url, rabbitpubsub.Config{})
 		require.Error(t, err)
 		require.NotContains(t, err.Error(), "secret")

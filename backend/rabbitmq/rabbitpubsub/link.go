@@ -332,13 +332,11 @@ func splitURLs(list string) ([]string, error) {
 	return urls, nil
 }
 
-// redact keeps what an error quotes of a URL out of logs: there is a password in it.
+// redact keeps what an error quotes of a URL out of logs: there is a password in it, and one with an unescaped '/', '?' or
+// '#' is quoted as a port.
 func redact(err error) error {
-	if quoted, ok := errors.AsType[*url.Error](err); ok {
-		err = quoted.Err
-	}
-	if _, ok := errors.AsType[url.EscapeError](err); ok {
-		return errors.New("it has a bad escape")
+	if _, ok := errors.AsType[*url.Error](err); ok {
+		return errors.New("it cannot be parsed; what is special in a password must be escaped with %")
 	}
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	neturl "net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -98,6 +99,9 @@ func Open(ctx context.Context, url string, cfg Config) (*Driver, error) {
 func ClientOption(url string) (rueidis.ClientOption, error) {
 	opt, err := rueidis.ParseURL(url)
 	if err != nil {
+		if _, ok := errors.AsType[*neturl.Error](err); ok { // it quotes the URL, and the password with it
+			err = errors.New("the URL cannot be parsed; what is special in a password must be escaped with %")
+		}
 		return opt, fmt.Errorf("redispubsub: ClientOption: %w", err)
 	}
 	if opt.Dialer.Timeout == 0 {

@@ -247,3 +247,12 @@ func TestCluster(t *testing.T) {
 	}
 	require.Greater(t, used, 1)
 }
+
+// A URL that is none is quoted in no error: there is a password in it.
+func TestErrorsOfOpenHaveNoPassword(t *testing.T) {
+	for _, url := range []string{"redis://user:secret%zz@127.0.0.1:1", "redis://user:secret#1@127.0.0.1:1"} {
+		_, err := redispubsub.Open(t.Context(), url, redispubsub.Config{})
+		require.Error(t, err)
+		require.NotContains(t, err.Error(), "secret")
+	}
+}
