@@ -85,6 +85,7 @@ const watermillChild = "BACKSTAY_WATERMILL"
 func TestWatermill(t *testing.T) {
 	for _, v := range watermillVariants() {
 		t.Run(v.name, func(t *testing.T) {
+			t.Parallel() // the suite waits more than it works
 			if v.needs != nil {
 				v.needs(t)
 			}
