@@ -31,7 +31,8 @@ func openKafka(b *testing.B, _ bool) *counter {
 	must(b, err)
 	b.Cleanup(cluster.Close)
 	r := &rawKafka{seeds: kgo.SeedBrokers(cluster.ListenAddrs()...)}
-	r.producer, err = kgo.NewClient(r.seeds)
+	// Without lingering, as in our driver: what is in the buffer is sent when it may.
+	r.producer, err = kgo.NewClient(r.seeds, kgo.ProducerLinger(0), kgo.MetadataMaxAge(time.Minute))
 	must(b, err)
 	b.Cleanup(r.producer.Close)
 	client, err := kgo.NewClient(r.seeds)
