@@ -38,7 +38,10 @@ require (
 	github.com/nats-io/nkeys v0.4.16 // indirect
 	github.com/nats-io/nuid v1.0.1 // indirect
 	github.com/oklog/ulid v1.3.1 // indirect
+	github.com/pierrec/lz4/v4 v4.1.33 // indirect
 	github.com/pkg/errors v0.9.1 // indirect
+	github.com/twmb/franz-go/pkg/kadm v1.19.0 // indirect
+	github.com/twmb/franz-go/pkg/kmsg v1.15.0 // indirect
 	go.opentelemetry.io/auto/sdk v1.2.1 // indirect
 	go.opentelemetry.io/otel v1.46.0 // indirect
 	go.opentelemetry.io/otel/metric v1.46.0 // indirect
@@ -57,7 +60,9 @@ require (
 require (
 	github.com/ThreeDotsLabs/watermill v1.5.1
 	github.com/ThreeDotsLabs/watermill-nats/v2 v2.1.3
+	github.com/backstay-go/backstay/backend/kafka v0.0.0
 	github.com/backstay-go/backstay/backend/nats v0.0.0
+	github.com/backstay-go/backstay/backend/rabbitmq v0.0.0
 	github.com/backstay-go/backstay/backend/redis v0.0.0
 	github.com/bits-and-blooms/bitset v1.24.4 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
@@ -66,6 +71,9 @@ require (
 	github.com/influxdata/tdigest v0.0.1 // indirect
 	github.com/klauspost/cpuid/v2 v2.4.0 // indirect
 	github.com/nats-io/nats.go v1.55.0
+	github.com/rabbitmq/amqp091-go v1.16.0
+	github.com/twmb/franz-go v1.22.2
+	github.com/twmb/franz-go/pkg/kfake v0.0.0-20260918054303-01f206a7e32c
 	github.com/zeebo/xxh3 v1.1.0 // indirect
 	go.uber.org/atomic v1.12.0 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
@@ -79,3 +87,7 @@ replace github.com/backstay-go/backstay => ..
 replace github.com/backstay-go/backstay/backend/redis => ../backend/redis
 
 replace github.com/backstay-go/backstay/backend/nats => ../backend/nats
+
+replace github.com/backstay-go/backstay/backend/rabbitmq => ../backend/rabbitmq
+
+replace github.com/backstay-go/backstay/backend/kafka => ../backend/kafka

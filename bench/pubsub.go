@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -34,6 +35,7 @@ func messaging() []Case {
 	memory(&l)
 	latencies(&l)
 	jetStream(&l)
+	brokers(&l)
 	return l.cases
 }
 
@@ -68,7 +70,7 @@ func pubSubTargets() []Target {
 		{medianCase, ours, Floor, 3, false, 0, anyNumber},
 		{tailCase, ours, Floor, 5, false, 0, anyNumber},
 	}
-	return append(targets, jetStreamTargets()...)
+	return slices.Concat(targets, jetStreamTargets(), brokerTargets())
 }
 
 // shape is how many subscribers each get every message, and how many members of each compete for it.

@@ -39,8 +39,18 @@ require (
 )
 
 require (
+	github.com/pierrec/lz4/v4 v4.1.33 // indirect
+	github.com/twmb/franz-go v1.22.2 // indirect
+	github.com/twmb/franz-go/pkg/kadm v1.19.0 // indirect
+	github.com/twmb/franz-go/pkg/kmsg v1.15.0 // indirect
+)
+
+require (
 	github.com/ThreeDotsLabs/watermill v1.5.1
 	github.com/antithesishq/antithesis-sdk-go v0.8.0-default-no-op // indirect
+	github.com/backstay-go/backstay/backend/kafka v0.0.0
+	github.com/backstay-go/backstay/backend/rabbitmq v0.0.0
+	github.com/backstay-go/backstay/backend/redis v0.0.0
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/cenkalti/backoff/v4 v4.3.0 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
@@ -67,7 +77,10 @@ require (
 	github.com/prometheus/client_model v0.6.2 // indirect
 	github.com/prometheus/common v0.65.0 // indirect
 	github.com/prometheus/procfs v0.17.0 // indirect
+	github.com/rabbitmq/amqp091-go v1.16.0
+	github.com/redis/rueidis v1.0.79
 	github.com/rs/xid v1.4.0 // indirect
+	github.com/twmb/franz-go/pkg/kfake v0.0.0-20260918054303-01f206a7e32c
 	go.uber.org/multierr v1.11.0 // indirect
 	go.uber.org/zap v1.27.0 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
@@ -79,6 +92,13 @@ require (
 	gopkg.in/tomb.v1 v1.0.0-20141024135613-dd632973f1e7 // indirect
 )
 
-replace github.com/backstay-go/backstay/backend/nats => ../backend/nats
+replace (
+	github.com/backstay-go/backstay/backend/nats => ../backend/nats
+	github.com/backstay-go/backstay/backend/sqlite => ../backend/sqlite
+)
 
-replace github.com/backstay-go/backstay/backend/sqlite => ../backend/sqlite
+replace github.com/backstay-go/backstay/backend/redis => ../backend/redis
+
+replace github.com/backstay-go/backstay/backend/rabbitmq => ../backend/rabbitmq
+
+replace github.com/backstay-go/backstay/backend/kafka => ../backend/kafka

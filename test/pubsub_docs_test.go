@@ -13,8 +13,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/backstay-go/backstay/backend/kafka/kafkapubsub"
 	"github.com/backstay-go/backstay/backend/nats/natsembed"
 	"github.com/backstay-go/backstay/backend/nats/natspubsub"
+	"github.com/backstay-go/backstay/backend/rabbitmq/rabbitpubsub"
+	"github.com/backstay-go/backstay/backend/redis/redispubsub"
 	"github.com/backstay-go/backstay/pubsub"
 	"github.com/backstay-go/backstay/pubsub/mempubsub"
 )
@@ -40,6 +43,10 @@ func TestGuaranteeTable(t *testing.T) {
 		{"`mempubsub`", mempubsub.New(mempubsub.Config{}).Capabilities()},
 		{"`natspubsub`, file", natsCapabilities(t, natspubsub.Config{})},
 		{"`natspubsub`, memory", natsCapabilities(t, natspubsub.Config{Storage: "memory"})},
+		{"`redispubsub`, append-only file", redisCapabilities(t, "--appendonly", "yes")},
+		{"`redispubsub`, no file", redisCapabilities(t, "--appendonly", "no")},
+		{"`rabbitpubsub`", rabbitCapabilities(t)},
+		{"`kafkapubsub`", kafkaCapabilities(t)},
 	})
 	if *update {
 		require.NoError(t, os.WriteFile(path, []byte(before+tableBegin+table+tableEnd+after), 0o600))
@@ -54,7 +61,7 @@ func TestThePageOnPubsubNamesTestsThatExist(t *testing.T) {
 	require.NoError(t, err)
 	declaration := regexp.MustCompile(`(?m)^func (Test\w+)\(t \*testing\.T\)`)
 	exists := map[string]bool{}
-	for _, folder := range []string{"pubsub", "backend/nats", "examples/workers", "test"} {
+	for _, folder := range []string{"pubsub", "backend", "examples/workers", "test"} {
 		require.NoError(t, filepath.WalkDir("../"+folder, func(path string, _ os.DirEntry, err error) error {
 			if err != nil || !strings.HasSuffix(path, "_test.go") {
 				return err
@@ -83,6 +90,34 @@ func natsCapabilities(t *testing.T, cfg natspubsub.Config) pubsub.Capabilities {
 	require.NoError(t, err)
 	defer conn.Close()
 	driver, err := natspubsub.New(t.Context(), conn, cfg)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, driver.Close()) }()
+	return driver.Capabilities()
+}
+
+// redisCapabilities asks a driver on a server with these settings.
+func redisCapabilities(t *testing.T, settings ...string) pubsub.Capabilities {
+	t.Helper()
+	driver, err := redispubsub.Open(eventually(t), ownRedis(t, settings...), redispubsub.Config{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, driver.Close()) }()
+	return driver.Capabilities()
+}
+
+// rabbitCapabilities asks a driver on the shared server, where it makes nothing.
+func rabbitCapabilities(t *testing.T) pubsub.Capabilities {
+	t.Helper()
+	needsRabbitMQ(t)
+	driver, err := rabbitpubsub.Open(eventually(t), rabbitURL(), rabbitpubsub.Config{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, driver.Close()) }()
+	return driver.Capabilities()
+}
+
+// kafkaCapabilities asks a driver on a cluster in this process.
+func kafkaCapabilities(t *testing.T) pubsub.Capabilities {
+	t.Helper()
+	driver, err := kafkapubsub.Open(eventually(t), ownKafka(t), kafkapubsub.Config{})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, driver.Close()) }()
 	return driver.Capabilities()

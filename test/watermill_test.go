@@ -23,6 +23,7 @@ import (
 type watermillVariant struct {
 	name    string
 	broker  func(t *testing.T, v watermillVariant) (connect watermillConnect)
+	needs   func(t *testing.T) // skips the test where the broker is missing; nil: it is in the process
 	ordered bool
 	old     bool // each subscriber without a group reads everything, in a group of its own
 	// skips says why tests of the suite are skipped; any other that is skipped is a failure, and so is one of these that is not.
@@ -32,28 +33,42 @@ type watermillVariant struct {
 const (
 	orderInOtherVariant = "this variant does not ask for order; the other variants do"
 	oldInOtherVariant   = "subscribers of a group go on where the group was; the variant \"old messages\" reads from the beginning"
+	nothingOld          = "the broker keeps nothing for groups to come"
 	// Seen in one run of four: "received: 10000, sent: 9999". TestGuaranteeRestartLosesNothing in natspubsub does the same with a
 	// ledger that is complete before it is compared.
 	reconnectRaces = "it compares the published messages while another of its goroutines still appends to them"
 )
 
 func watermillVariants() []watermillVariant {
-	return []watermillVariant{
-		{name: "mem, ordered", broker: inMemory, ordered: true, skips: map[string]string{
-			"TestNewSubscriberReceivesOldMessages": oldInOtherVariant, "TestReconnect": reconnectRaces}},
-		{name: "mem, unordered", broker: inMemory, skips: map[string]string{
-			"TestPublishSubscribeInOrder": orderInOtherVariant, "TestNoAck": orderInOtherVariant,
-			"TestNewSubscriberReceivesOldMessages": oldInOtherVariant, "TestReconnect": reconnectRaces}},
-		{name: "mem, old messages", broker: inMemory, ordered: true, old: true, skips: map[string]string{
-			"TestReconnect": reconnectRaces}},
-		{name: "nats, ordered", broker: onEmbeddedNATS, ordered: true, skips: map[string]string{
-			"TestNewSubscriberReceivesOldMessages": oldInOtherVariant, "TestReconnect": reconnectRaces}},
-		{name: "nats, unordered", broker: onEmbeddedNATS, skips: map[string]string{
-			"TestPublishSubscribeInOrder": orderInOtherVariant, "TestNoAck": orderInOtherVariant,
-			"TestNewSubscriberReceivesOldMessages": oldInOtherVariant, "TestReconnect": reconnectRaces}},
-		{name: "nats, old messages", broker: onEmbeddedNATS, ordered: true, old: true, skips: map[string]string{
-			"TestReconnect": reconnectRaces}},
+	var all []watermillVariant
+	for _, b := range []struct {
+		name   string
+		broker func(*testing.T, watermillVariant) watermillConnect
+		needs  func(*testing.T)
+		replay bool // there is a variant "old messages"
+	}{
+		{"mem", inMemory, nil, true},
+		{"nats", onEmbeddedNATS, nil, true},
+		{"redis", onSharedRedis, needsRedis, true},
+		{"rabbitmq", onSharedRabbitMQ, needsRabbitMQ, false},
+		{"kafka", onKafka, nil, true},
+	} {
+		noOld := oldInOtherVariant
+		if !b.replay {
+			noOld = nothingOld
+		}
+		all = append(all,
+			watermillVariant{name: b.name + ", ordered", broker: b.broker, needs: b.needs, ordered: true, skips: map[string]string{
+				"TestNewSubscriberReceivesOldMessages": noOld, "TestReconnect": reconnectRaces}},
+			watermillVariant{name: b.name + ", unordered", broker: b.broker, needs: b.needs, skips: map[string]string{
+				"TestPublishSubscribeInOrder": orderInOtherVariant, "TestNoAck": orderInOtherVariant,
+				"TestNewSubscriberReceivesOldMessages": noOld, "TestReconnect": reconnectRaces}})
+		if b.replay {
+			all = append(all, watermillVariant{name: b.name + ", old messages", broker: b.broker, needs: b.needs, ordered: true, old: true,
+				skips: map[string]string{"TestReconnect": reconnectRaces}})
+		}
 	}
+	return all
 }
 
 // watermillTests is the number of tests in the suite.
@@ -70,6 +85,10 @@ const watermillChild = "BACKSTAY_WATERMILL"
 func TestWatermill(t *testing.T) {
 	for _, v := range watermillVariants() {
 		t.Run(v.name, func(t *testing.T) {
+			t.Parallel() // the suite waits more than it works
+			if v.needs != nil {
+				v.needs(t)
+			}
 			verdicts, output := v.runSteadily(t)
 			for name, verdict := range verdicts {
 				reason, listed := v.skips[name]
