@@ -21,7 +21,7 @@ func deadRows() int {
 	if os.Getenv("BACKSTAY_LONG") == "1" {
 		return 1_000_000
 	}
-	return 200_000
+	return 100_000
 }
 
 // holdSnapshot opens a transaction that sees the database as it is now, so that nothing deleted from here on can be vacuumed.
