@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
+	"github.com/backstay-go/backstay/backend/postgres/internal/pgtest"
 	"github.com/backstay-go/backstay/backend/postgres/pgoutbox"
 	"github.com/backstay-go/backstay/outbox"
 	"github.com/backstay-go/backstay/pubsub"
@@ -21,7 +22,7 @@ func deadRows() int {
 	if os.Getenv("BACKSTAY_LONG") == "1" {
 		return 1_000_000
 	}
-	return 100_000
+	return 200_000
 }
 
 // holdSnapshot opens a transaction that sees the database as it is now, so that nothing deleted from here on can be vacuumed.
@@ -81,7 +82,7 @@ func TestF14_DeadRowsUnderAHeldSnapshot(t *testing.T) {
 	require.NoError(t, err)
 	without := dequeue(t, unmarked, l)
 	var dead time.Duration
-	for range 20 { // the mark is raised once a second, when fetches come
+	for began := time.Now(); time.Since(began) < pgtest.Patience; { // the mark is raised once a second, when fetches come
 		dead = measure()
 		if dead < 2*clean {
 			break
