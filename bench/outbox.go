@@ -202,7 +202,8 @@ func storeSQL(b *testing.B, s *schema, n int) func(context.Context) error {
 func openDB(b *testing.B, cfg *pgx.ConnConfig) *sql.DB {
 	b.Helper()
 	db := stdlib.OpenDB(*cfg)
-	db.SetMaxIdleConns(16)
+	db.SetMaxOpenConns(20) // the server is shared
+	db.SetMaxIdleConns(20)
 	b.Cleanup(func() { check(b, db.Close()) })
 	return db
 }

@@ -4,11 +4,6 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
-
-	"github.com/backstay-go/backstay/backend/postgres/internal/pgtest"
 )
 
-func TestMain(m *testing.M) {
-	pgtest.Overlap()
-	goleak.VerifyTestMain(m)
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
