@@ -24,13 +24,15 @@ const (
 	Resilience = "resilience" // the control packages
 	Cache      = "cache"
 	PubSub     = "pubsub"
+	Outbox     = "outbox"
+	Saga       = "saga"
 )
 
 // Floor is the subject that every other is compared with.
 const Floor = "floor"
 
-// Cases returns all cases, the floor of each piece of work first.
-func Cases() []Case { return slices.Concat(resilience(), caching(), messaging()) }
+// Cases returns all cases, the floor of each piece of work first. Call Close when all have run.
+func Cases() []Case { return slices.Concat(resilience(), caching(), messaging(), outboxes(), sagas()) }
 
 const (
 	ours          = "backstay"

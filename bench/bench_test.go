@@ -1,6 +1,7 @@
 package bench_test
 
 import (
+	"fmt"
 	"os"
 	"regexp"
 	"testing"
@@ -12,6 +13,15 @@ import (
 	"github.com/backstay-go/backstay/bench/cases/caches"
 	"github.com/backstay-go/backstay/bench/cases/resilience"
 )
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if err := bench.Close(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
 
 func BenchmarkAll(b *testing.B) {
 	for _, c := range bench.Cases() {

@@ -47,7 +47,7 @@ func Targets() []Target {
 		{hitCase + inParallel, ours, sturdyName, 0.5, false, 0, 0},
 		{missCase, ours, otterName, 1.3, false, 0, anyNumber},
 		{missCase + inParallel, ours, otterName, 1.3, false, 0, anyNumber},
-	}, redisTargets(), pubSubTargets())
+	}, redisTargets(), pubSubTargets(), outboxTargets(), sagaTargets())
 }
 
 // RatioTarget is what this library's hit ratio has to reach: on average over all traces it may fall short of that of Against, its

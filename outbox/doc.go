@@ -48,6 +48,8 @@
 //
 // # Limits
 //
+// Messages with a DeliverAt are refused: a delay is the broker's or the consumer's.
+//
 // A single key is published one message at a time, since the next may not be tried before the broker has taken the one before
 // it. Throughput comes from many keys. The inbox covers effects made through its transaction; a call to a third party inside it
 // may be repeated.

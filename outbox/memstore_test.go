@@ -121,6 +121,16 @@ func (s *memStore) Insert(ctx context.Context, tx *memTx, records []outbox.Recor
 	return nil
 }
 
+// epochs are the fencing numbers of all buckets.
+func (s *memStore) epochs() (all [outbox.Buckets]int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, b := range s.buckets {
+		all[i] = b.epoch
+	}
+	return all
+}
+
 func (s *memStore) Lease(ctx context.Context, owner string, ttl time.Duration) (outbox.Leases, error) {
 	l := outbox.Leases{Owner: owner}
 	if err := s.enter(ctx, "Lease"); err != nil {

@@ -80,7 +80,8 @@ func New[Tx any](store Store[Tx], cfg Config, opts ...Option) *Outbox[Tx] {
 // Publish stores the messages as part of tx: they are published after tx has committed, and never if it is rolled back. It
 // checks all of them before it stores any, fills an empty ID (128 random bits in hex) and a zero Time, and sends one statement
 // however many messages there are, split only at the database's limit on parameters. Order of a key follows from the order of
-// the calls if the transactions have locked the aggregate first. The arguments are not changed. Call Notify after the commit.
+// the calls if the transactions have locked the aggregate first. A message with a DeliverAt is refused, since no store keeps it.
+// The arguments are not changed. Call Notify after the commit.
 func (o *Outbox[Tx]) Publish(ctx context.Context, tx Tx, msgs ...pubsub.Message) error {
 	if len(msgs) == 0 {
 		return nil
@@ -114,6 +115,9 @@ func (o *Outbox[Tx]) check(m pubsub.Message) error {
 	}
 	if limit := o.config.MaxPayload; limit >= 0 && len(m.Payload) > limit {
 		return fmt.Errorf("the payload has %d bytes, more than Config.MaxPayload (%d)", len(m.Payload), limit)
+	}
+	if !m.DeliverAt.IsZero() {
+		return fmt.Errorf("DeliverAt is %s: an outbox does not keep it, so it must be zero", m.DeliverAt.Format(time.RFC3339Nano))
 	}
 	return nil
 }

@@ -322,6 +322,36 @@ func TestLeasesAreRenewedWhilePublishing(t *testing.T) {
 	})
 }
 
+// Pauses far longer than the lease, of an idle relay and of one whose publisher fails: the leases are renewed in time, so that a second
+// relay takes nothing but its share, and the publisher is not asked the more often.
+func TestLeasesAreRenewedInPausesLongerThanTheLease(t *testing.T) {
+	for name, err := range map[string]error{"idle": nil, "publisher down": errDown} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, p := newMemStore(), &outboxtest.Publisher{}
+				p.Refuse(func(pubsub.Message) error { return err })
+				var errs []error
+				r := outbox.NewRelay(s, p, outbox.RelayConfig{PollMax: time.Hour, Batch: 1}, outbox.OnError(func(err error) { errs = append(errs, err) }))
+				put(t, s, keys(2000)...) // each would be tried in turn
+				stop := run(t, r)
+				after(3 * time.Hour) // the pause has grown to PollMax
+				calls, epochs := p.Calls(), s.epochs()
+				for range 100 {
+					after(35 * time.Second)
+					alive, err := s.Lease(t.Context(), "other", time.Second)
+					require.NoError(t, err)
+					require.Equal(t, outbox.Buckets/2, alive.Share, "the relay is known as alive")
+					require.Zero(t, alive.Count(), "nothing had run out")
+				}
+				require.Equal(t, epochs, s.epochs(), "every bucket is still under its first lease")
+				require.LessOrEqual(t, p.Calls(), calls+1)
+				require.Empty(t, errs)
+				stop()
+			})
+		})
+	}
+}
+
 // More relays than buckets: those in excess wait, and take over when others leave.
 func TestMoreRelaysThanBuckets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

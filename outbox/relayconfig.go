@@ -19,7 +19,7 @@ type RelayConfig struct {
 	// made under it.
 	PublishTimeout time.Duration `json:"publish_timeout"`
 	// PollMax is the longest pause between looks at the store, and between tries while store or publisher fail; it starts at 5ms
-	// and doubles. Default 1s; at least 5ms.
+	// and doubles. Default 1s; at least 5ms. Leases are renewed on time however long it is.
 	PollMax time.Duration `json:"poll_max"`
 	// MaxAttempts is how many failures that speak against a message park it. Default 10; negative never parks.
 	MaxAttempts int `json:"max_attempts"`

@@ -78,15 +78,44 @@ func (w *worker) rest(ctx context.Context, r result) {
 	longest := w.Config().PollMax
 	switch r {
 	case idle:
-		woken := sleep(ctx, w.pause, w.wake)
+		woken := sleep(ctx, w.untilRenewal(w.pause), w.wake)
 		w.pause = min(2*w.pause, longest)
 		if woken {
 			w.pause = pollMin
 		}
 	case trouble:
-		sleep(ctx, w.penalty, nil)
+		w.endure(ctx, w.penalty)
 		w.penalty = min(2*w.penalty, longest)
 	}
+}
+
+// endure waits for the whole pause and goes on renewing the leases meanwhile, without trying anything else.
+func (w *worker) endure(ctx context.Context, pause time.Duration) {
+	for end := time.Now().Add(pause); ; {
+		left := time.Until(end)
+		now := w.untilRenewal(left)
+		sleep(ctx, now, nil)
+		if now == left || ctx.Err() != nil {
+			return
+		}
+		if err := w.tend(ctx, w.Config()); err != nil && ctx.Err() == nil {
+			w.fail("lease", err)
+		}
+	}
+}
+
+// untilRenewal shortens a pause that would pass over a renewal, so that PollMax may be longer than Lease. A renewal that is overdue
+// has failed, and is tried again a few times before the lease runs out; then there is no hurry.
+func (w *worker) untilRenewal(pause time.Duration) time.Duration {
+	cfg, age := w.Config(), time.Since(w.renewed)
+	left := renewEvery(cfg, w.leases) - age
+	switch {
+	case age >= cfg.Lease:
+		return pause
+	case left <= 0:
+		left = cfg.Lease / 6
+	}
+	return min(pause, left)
 }
 
 // tend renews the leases and gives up those above the share when that is due. It runs between batches only, so that what is

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
+	"github.com/backstay-go/backstay/backend/postgres/internal/pgtest"
 	"github.com/backstay-go/backstay/backend/postgres/pgoutbox"
 	"github.com/backstay-go/backstay/outbox"
 	"github.com/backstay-go/backstay/pubsub"
@@ -81,7 +82,7 @@ func TestF14_DeadRowsUnderAHeldSnapshot(t *testing.T) {
 	require.NoError(t, err)
 	without := dequeue(t, unmarked, l)
 	var dead time.Duration
-	for range 20 { // the mark is raised once a second, when fetches come
+	for began := time.Now(); time.Since(began) < pgtest.Patience; { // the mark is raised once a second, when fetches come
 		dead = measure()
 		if dead < 2*clean {
 			break

@@ -110,6 +110,14 @@ func kill(cmd *exec.Cmd) {
 	_ = cmd.Wait()
 }
 
+// deaths is how many relays die one after the other where each has to wait for the lease of the one before.
+func deaths() int {
+	if os.Getenv("BACKSTAY_LONG") == "1" {
+		return 3
+	}
+	return 2
+}
+
 // kinds runs a case for both stores.
 func kinds(t *testing.T, run func(t *testing.T, kind string)) {
 	t.Parallel() // they mostly wait for leases to run out
@@ -124,10 +132,11 @@ func kinds(t *testing.T, run func(t *testing.T, kind string)) {
 // The process dies after the commit and before it has published anything: nothing is lost, and nothing is repeated.
 func TestF01_KilledBetweenCommitAndPublish(t *testing.T) {
 	kinds(t, func(t *testing.T, kind string) {
+		last := perKeyIn(kind)
 		s, _, url := newDatabase(t, pgoutbox.Config{})
-		write(t, outbox.New(s, outbox.Config{}), 1, perKey())
+		write(t, outbox.New(s, outbox.Config{}), 1, last)
 		dir := t.TempDir()
-		for range 3 {
+		for range deaths() {
 			cmd := child(t, url, dir, kind, "before")
 			require.Error(t, cmd.Wait(), "it dies with the messages in its hands")
 		}
@@ -137,16 +146,17 @@ func TestF01_KilledBetweenCommitAndPublish(t *testing.T) {
 			run(t, queue(t, url, kind), p, quick(fmt.Sprint("relay", i)))
 		}
 		empty(t, s)
-		check(t, p.messages(t), perKey(), 0)
+		check(t, p.messages(t), last, 0)
 	})
 }
 
 // The process dies after the broker has accepted a batch and before it is deleted: at most that batch is repeated, with the same IDs.
 func TestF02_KilledBetweenPublishAndDelete(t *testing.T) {
 	kinds(t, func(t *testing.T, kind string) {
-		const kills = 3
+		last := perKeyIn(kind)
+		kills := deaths()
 		s, _, url := newDatabase(t, pgoutbox.Config{})
-		write(t, outbox.New(s, outbox.Config{}), 1, perKey())
+		write(t, outbox.New(s, outbox.Config{}), 1, last)
 		dir := t.TempDir()
 		p := openFile(t, dir)
 		for i := range kills {
@@ -159,19 +169,20 @@ func TestF02_KilledBetweenPublishAndDelete(t *testing.T) {
 		}
 		empty(t, s)
 		msgs := p.messages(t)
-		check(t, msgs, perKey(), kills*quick("").Batch)
-		require.Greater(t, len(msgs), keys*perKey(), "the deaths fell where they should")
+		check(t, msgs, last, kills*quick("").Batch)
+		require.Greater(t, len(msgs), keys*last, "the deaths fell where they should")
 	})
 }
 
 // A relay is stopped past its lease with a batch in its hands, and goes on when another has taken over: it settles nothing.
 func TestF05_PausedRelayIsFenced(t *testing.T) {
 	kinds(t, func(t *testing.T, kind string) {
+		last := perKeyIn(kind)
 		s, _, url := newDatabase(t, pgoutbox.Config{})
 		ob := outbox.New(s, outbox.Config{})
 		dir := t.TempDir()
 		p := openFile(t, dir)
-		write(t, ob, 1, perKey())
+		write(t, ob, 1, last)
 		cmd := child(t, url, dir, kind, "stops")
 		pgtest.Eventually(t, "the relay stops", func() bool { return stopped(t, cmd) })
 		held := p.size(t)
@@ -179,14 +190,14 @@ func TestF05_PausedRelayIsFenced(t *testing.T) {
 		run(t, queue(t, url, kind), p, quick("successor"))
 		empty(t, s)
 		require.NoError(t, cmd.Process.Signal(syscall.SIGCONT))
-		write(t, ob, perKey()+1, perKey()+5)
+		write(t, ob, last+1, last+5)
 		pgtest.Eventually(t, "the relay that came back is fenced", func() bool {
 			_, err := os.Stat(filepath.Join(dir, "fenced"))
 			return err == nil
 		})
 		empty(t, s)
 		kill(cmd)
-		check(t, p.messages(t), perKey()+5, quick("").Batch)
+		check(t, p.messages(t), last+5, quick("").Batch)
 	})
 }
 
@@ -224,6 +235,7 @@ func TestSilentTransactionDoesNotHoldUpTheOthers(t *testing.T) {
 // Three relays on 100 keys die at random while messages are stored, and are replaced.
 func TestF06_ThreeRelaysUnderRandomKills(t *testing.T) {
 	kinds(t, func(t *testing.T, kind string) {
+		last := perKeyIn(kind)
 		s, _, url := newDatabase(t, pgoutbox.Config{})
 		ob := outbox.New(s, outbox.Config{})
 		dir := t.TempDir()
@@ -233,7 +245,7 @@ func TestF06_ThreeRelaysUnderRandomKills(t *testing.T) {
 			relays[i] = child(t, url, dir, kind, "never")
 		}
 		kills := 0
-		for n := 1; n <= perKey(); n++ {
+		for n := 1; n <= last; n++ {
 			before := p.size(t)
 			write(t, ob, n, n)
 			if n%4 != 0 {
@@ -251,7 +263,7 @@ func TestF06_ThreeRelaysUnderRandomKills(t *testing.T) {
 			kill(cmd)
 		}
 		msgs := p.messages(t)
-		check(t, msgs, perKey(), kills*quick("").Batch)
-		t.Logf("%d kills, %d repeated, drained %v after the last message", kills, len(msgs)-keys*perKey(), time.Since(began))
+		check(t, msgs, last, kills*quick("").Batch)
+		t.Logf("%d kills, %d repeated, drained %v after the last message", kills, len(msgs)-keys*last, time.Since(began))
 	})
 }

@@ -22,6 +22,7 @@ func openSQL(t testing.TB, url string) *sql.DB {
 	t.Helper()
 	db, err := sql.Open("pgx", url)
 	require.NoError(t, err)
+	db.SetMaxOpenConns(16) // the server is shared
 	t.Cleanup(func() { require.NoError(t, db.Close()) })
 	return db
 }

@@ -7,6 +7,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -56,6 +57,14 @@ func pages() []page {
 			"the client library alone, sending and reading the same messages with the same headers and durability, and for messages on disk a file " +
 			"that is appended to and synced each time; on Redis Streams, RabbitMQ and Kafka it is the client library alone, with the same headers and " +
 			"windows and as many messages in an acknowledgement, and the figures of Kafka have the work of kfake in them, which runs in the process. Every clock stops when the last message is acknowledged at the broker.", "200ms", nil},
+		{bench.Outbox, "Outbox", "In PostgreSQL and SQLite the floor is raw SQL on the same tables, with the same durability: a transaction that inserts the same rows, in one " +
+			"statement however many they are; `DELETE … RETURNING` in batches of 1,000, on PostgreSQL skipping what is locked; and a row with NOTIFY in its " +
+			"transaction. On PostgreSQL the transactions that store also change a row of the service's. A drain publishes to a publisher that does nothing, " +
+			"with one relay in batches of 1,000, from its start to its stop; watermill's forwarder polls every 5 ms and fetches 100 at a time, its default, " +
+			"and River works jobs that do nothing. Other libraries named elsewhere are refused by the module proxy.", "200ms", nil},
+		{bench.Saga, "Saga", "In memory the floor encodes the state for each of four changes and keeps it. In PostgreSQL and SQLite it is four durable commits of " +
+			"one row, one after the other, by as many clients; until the first step, one commit. PostgreSQL is used through database/sql. No peer that runs without a " +
+			"server of its own can be had from the module proxy.", "200ms", nil},
 	}
 }
 
@@ -84,7 +93,7 @@ func main() {
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, os.Stdout, o)
+	err := errors.Join(run(ctx, os.Stdout, o), bench.Close())
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "report:", err)

@@ -39,6 +39,7 @@ func Run[Tx any](t *testing.T, h Harness[Tx]) {
 		run  func(*testing.T, Harness[Tx])
 	}{
 		{"MessageComesBackAsItWasStored", testRoundTrip[Tx]},
+		{"DeliverAtIsRefused", testDeliverAt[Tx]},
 		{"ManyMessagesInOneCallKeepTheirOrder", testManyInOneCall[Tx]},
 		{"RolledBackIsNeverPublished", testRolledBack[Tx]},
 		{"CommittedIsPublishedAtLeastOnce", testCommitted[Tx]},

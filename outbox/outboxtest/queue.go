@@ -44,6 +44,22 @@ func testRoundTrip[Tx any](t *testing.T, h Harness[Tx]) {
 	equal(t, "the ID that was filled in, fetched again", again[4].Message.ID, got[4].Message.ID)
 }
 
+// What a store would drop without a word is refused before anything is stored, beside messages that are all right as well.
+func testDeliverAt[Tx any](t *testing.T, h Harness[Tx]) {
+	s := h.New(t)
+	ob := outbox.New[Tx](s, outbox.Config{})
+	late := message("k", "late")
+	late.DeliverAt = time.Date(2031, 2, 3, 4, 5, 6, 7, time.UTC)
+	ok(t, ob.InTx(waiting(t), func(ctx context.Context, tx Tx) error {
+		err := ob.Publish(ctx, tx, message("k", "beside"), late)
+		if err == nil || !strings.Contains(err.Error(), "message 1 of 2: DeliverAt is 2031-02-03T04:05:06.000000007Z") {
+			t.Errorf("Publish: %v", err)
+		}
+		return nil
+	}))
+	equal(t, "messages stored", len(fetch(t, s, lease(t, s, "a"), 10)), 0)
+}
+
 func testManyInOneCall[Tx any](t *testing.T, h Harness[Tx]) {
 	const n = 2345
 	s := h.New(t)

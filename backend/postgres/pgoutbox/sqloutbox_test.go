@@ -18,6 +18,7 @@ func openSQL(t testing.TB, url string) *sql.DB {
 	t.Helper()
 	db, err := sql.Open("pgx", url)
 	require.NoError(t, err)
+	db.SetMaxOpenConns(16) // the server is shared
 	t.Cleanup(func() { require.NoError(t, db.Close()) })
 	return db
 }
@@ -31,11 +32,13 @@ func newSQL(t testing.TB, db *sql.DB, prefix string) *sqloutbox.Store {
 
 func TestSQLConformance(t *testing.T) {
 	t.Parallel()
+	var tables pgtest.Tables
 	outboxtest.Run(t, outboxtest.Harness[*sql.Tx]{
 		ConcurrentTx: true,
-		New: func(t *testing.T) outboxtest.Store[*sql.Tx] {
-			s := newSQL(t, openSQL(t, pgtest.Database(t)), "")
-			require.NoError(t, s.Migrate(t.Context()))
+		New: func(c *testing.T) outboxtest.Store[*sql.Tx] {
+			url, prefix := tables.Next(t)
+			s := newSQL(c, openSQL(c, url), prefix)
+			require.NoError(c, s.Migrate(c.Context()))
 			return s
 		},
 	})

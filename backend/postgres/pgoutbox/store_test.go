@@ -39,22 +39,23 @@ func store(t testing.TB, ob *outbox.Outbox[pgx.Tx], msgs ...pubsub.Message) {
 
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	outboxtest.Run(t, outboxtest.Harness[pgx.Tx]{
-		ConcurrentTx: true,
-		New: func(t *testing.T) outboxtest.Store[pgx.Tx] {
-			s, _, _ := newDatabase(t, pgoutbox.Config{})
-			return s
-		},
-	})
+	conform(t, pgoutbox.Config{})
 }
 
 func TestConformanceWithKeyLock(t *testing.T) {
 	t.Parallel()
+	conform(t, pgoutbox.Config{KeyLock: true, Rescan: -1, NotifyEvery: -1})
+}
+
+func conform(t *testing.T, cfg pgoutbox.Config) {
+	t.Helper()
+	var tables pgtest.Tables
 	outboxtest.Run(t, outboxtest.Harness[pgx.Tx]{
 		ConcurrentTx: true,
-		New: func(t *testing.T) outboxtest.Store[pgx.Tx] {
-			s, _, _ := newDatabase(t, pgoutbox.Config{KeyLock: true, Rescan: -1, NotifyEvery: -1})
-			return s
+		New: func(c *testing.T) outboxtest.Store[pgx.Tx] {
+			url, prefix := tables.Next(t)
+			cfg.Prefix = prefix
+			return newStore(c, pgtest.Pool(c, url), cfg)
 		},
 	})
 }

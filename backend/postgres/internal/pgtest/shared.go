@@ -3,8 +3,11 @@ package pgtest
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
+	"runtime"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -49,6 +52,37 @@ func Database(t testing.TB) string {
 		t.Fatal(err)
 	}
 	return URL(cfg.Host, cfg.Port, cfg.User, cfg.Password, name)
+}
+
+// Overlap has a few tests run beside each other even where there are not as many cores: they mostly wait, for leases to run out or for
+// a disk. Whoever sets -parallel decides. TestMain calls it before anything else.
+func Overlap() {
+	flag.Parse()
+	set := false
+	flag.Visit(func(f *flag.Flag) { set = set || f.Name == "test.parallel" })
+	if !set && runtime.GOMAXPROCS(0) < overlap {
+		_ = flag.Set("test.parallel", strconv.Itoa(overlap)) // the flag exists in every test
+	}
+}
+
+// overlap is bounded by the connections of the shared server, of which a test takes up to twenty.
+const overlap = 4
+
+// Tables gives the stores of one test separate tables in a database that they share, made with the first: making and dropping a database
+// for each takes longer than most of them need it for.
+type Tables struct {
+	url   string
+	count int
+}
+
+// Next is the URL of the database, which ends with t, the test that the stores belong to, and the prefix of the next tables.
+func (s *Tables) Next(t testing.TB) (url, prefix string) {
+	t.Helper()
+	if s.url == "" {
+		s.url = Database(t)
+	}
+	s.count++
+	return s.url, fmt.Sprintf("case%d_", s.count)
 }
 
 // URL is the URL of a database.
