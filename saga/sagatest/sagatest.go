@@ -161,6 +161,7 @@ func (s *suite) keepsInstances() {
 		Status: saga.Compensating, Direction: saga.Backward, Step: "Zweiter Schritt, ‘x’ \" -- ;", Attempt: 3, Rejected: 4, Doubt: true,
 		Cause: "cause\nwith lines", Error: "ошибка", Awaits: "ein Ereignis", Timer: 3*time.Hour + 1,
 		Marks: map[string]saga.Mark{
+			"":        {Order: saga.Skipped},
 			"a":       {Omitted: true},
 			"b/c ü'?": {Done: true, Undone: true, Result: json.RawMessage(`{"x":"?"}`), Attempt: 2, Rejected: 3, Doubt: true, Error: "e", Failed: true},
 		},
