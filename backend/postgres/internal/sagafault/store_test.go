@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -121,4 +122,20 @@ func TestSagaStepsInTheTransactionHaveOneEffect(t *testing.T) {
 	require.NoError(t, db.QueryRowContext(t.Context(), "SELECT count(*), sum(amount) FROM ledger").Scan(&rows, &sum))
 	require.NoError(t, db.QueryRowContext(t.Context(), "SELECT max(n) FROM (SELECT count(*) AS n FROM ledger GROUP BY id, amount) x").Scan(&most))
 	require.Equal(t, []int{30, 10, 1}, []int{rows, sum, most})
+}
+
+// What waits costs a row and nothing else.
+func TestACrowdOfWaitingInstances(t *testing.T) {
+	n := 10_000
+	if os.Getenv("BACKSTAY_LONG") == "1" {
+		n = 100_000
+	}
+	store, db := newStore(t)
+	sagatest.Crowd(t, store, n, func(ctx context.Context, id string, n int) error {
+		const same = `definition, version, status, direction, step, attempt, rejected, doubt, cause, error, state, owner, parent,
+		awaits, timer_ns, marks, received, mail, token, due_ms, created_ms, updated_ms`
+		_, err := db.ExecContext(ctx, `INSERT INTO backstay_sagas (id, `+same+`)
+			SELECT id || '-' || n, `+same+` FROM backstay_sagas, generate_series(1, $2) AS n WHERE id = $1`, id, n)
+		return err
+	})
 }
