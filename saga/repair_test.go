@@ -291,3 +291,27 @@ func history(t testing.TB, s saga.Store, id string) []saga.Event {
 	require.NoError(t, err)
 	return events
 }
+
+// An order is void once the instance has turned back by another way: nothing that was done is left standing for it.
+func TestCancelOverridesAnOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var j journal
+		store := memsaga.New()
+		d := define(t, j.step("a", nil, nil), j.step("b", nil, nil), j.step("c", nil, nil))
+		stranger, err := saga.Define("stranger", 1, j.step("x", nil, nil))
+		require.NoError(t, err)
+		in, err := d.NewInstance("1", order{})
+		require.NoError(t, err)
+		in.Step, in.Status = "c", saga.Stuck // as one whose state could not be read
+		_, err = store.Create(t.Context(), in, 0)
+		require.NoError(t, err)
+		require.NoError(t, runner(t, store, stranger).Skip(t.Context(), "1"))
+		r := runner(t, store, d)
+		require.NoError(t, r.Cancel(t.Context(), "1"))
+		require.NotContains(t, load(t, store, "1").Marks, "")
+		defer running(t, r)()
+		_, err = saga.Wait(t.Context(), r, d, "1")
+		require.ErrorIs(t, err, saga.ErrCompensated)
+		require.Equal(t, []string{"-b", "-a"}, j.all())
+	})
+}
