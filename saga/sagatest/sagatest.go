@@ -320,10 +320,15 @@ func (s *suite) fences() {
 	s.within("the lease expires", func() bool { return len(s.claim("other", 1, lease)) == 1 })
 	before, _ := s.load("a")
 	e := &saga.Event{Step: "first", Outcome: saga.Done, Owner: "node"}
+	end, await := next(old, "second"), next(old, "second")
+	end.Status, await.Awaits = saga.Completed, "event"
 	for name, t := range map[string]saga.Transition{
 		"change":    {ID: "a", Token: old.Token, Next: next(old, "second"), Hold: lease, Event: e},
 		"hand back": {ID: "a", Token: old.Token, Next: next(old, "second"), Event: e},
 		"heartbeat": {ID: "a", Token: old.Token, Hold: time.Hour},
+		"end":       {ID: "a", Token: old.Token, Next: end, Event: e},
+		"await":     {ID: "a", Token: old.Token, Next: await, Wait: lease, Event: e},
+		"repair":    {ID: "a", Token: old.Token, Next: next(old, "second"), AfterLease: true, Event: e},
 		"future":    {ID: "a", Token: before.Token + 1, Next: next(old, "second")},
 		"missing":   {ID: "b", Token: 1, Next: next(old, "second")},
 	} {
