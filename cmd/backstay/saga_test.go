@@ -168,10 +168,11 @@ func TestRepairingSagas(t *testing.T) {
 		})
 		require.Zero(t, s.run("", "saga", "list"))
 		require.Zero(t, s.run("", "saga", "list", "-status", "all"))
-		for id, reserved := range map[string]string{"retry": `"Reserved":0`, "skip": `"Reserved":1`, "done": `"Reserved":1`} {
+		reserved := map[string]string{"retry": `"Reserved":0`, "skip": `"Reserved":1`, "done": `"Reserved":1`}
+		for _, id := range []string{"retry", "skip", "done"} {
 			in, _, err := svc.store.Load(t.Context(), id)
 			require.NoError(t, err)
-			require.Contains(t, strings.ReplaceAll(string(in.State), " ", ""), reserved, id)
+			require.Contains(t, strings.ReplaceAll(string(in.State), " ", ""), reserved[id], id)
 			require.Zero(t, s.run("", "saga", "show", id))
 		}
 		s.steady()

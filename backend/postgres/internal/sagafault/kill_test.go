@@ -141,7 +141,7 @@ func TestSagaWorker(t *testing.T) {
 // and repeated at most once for each death.
 func TestF18_KillsInEveryStepRepeatAtMostOnceAndLoseNothing(t *testing.T) {
 	t.Parallel()
-	kills, underWay := 15, 60
+	kills, underWay := 10, 40
 	if os.Getenv("BACKSTAY_LONG") == "1" {
 		kills = 300
 	}
