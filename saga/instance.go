@@ -75,7 +75,8 @@ type Progress struct {
 	// waits for as long as it takes. Both are empty unless it stands at a step that waits.
 	Awaits string
 	Timer  time.Duration
-	// Marks tells what State does not: of steps that were left out, and of the branches of groups, as "group/branch".
+	// Marks tells what State does not: of steps that were left out, and of the branches of groups, as "group/branch",
+	// and, under the empty name, of a repair that was ordered.
 	Marks map[string]Mark
 	// State is the JSON form of the saga's State after the last step that was recorded.
 	State json.RawMessage
@@ -96,6 +97,9 @@ type Mark struct {
 	Error    string `json:"error,omitempty"`
 	// Failed is set when no attempt is left.
 	Failed bool `json:"failed,omitempty"`
+	// Order is set in the mark of the empty name alone: Skipped, MarkedDone or GivenUp, a repair that was ordered where the
+	// definition is not known and that the next node which knows it carries out.
+	Order Outcome `json:"order,omitempty"`
 }
 
 // Instance is one saga as a Store keeps it. Everything a runner needs to go on is in it; times are the store's.

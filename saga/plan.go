@@ -200,7 +200,7 @@ func (p *plan) undoable(i int, marks map[string]Mark) bool {
 func fresh(at Progress) Progress {
 	at.Attempt, at.Rejected, at.Doubt, at.Error = 0, 0, false, ""
 	at.Awaits, at.Timer = "", 0
-	return at
+	return unordered(at)
 }
 
 // pause is how long to wait after the n-th failure in a row: at least what err asks for.

@@ -28,44 +28,76 @@ func (r *Runner) Retry(ctx context.Context, id string) error {
 }
 
 // Skip passes over the step at which an instance is stuck, leaving its effect as it is, and goes on in the same direction.
-// Errors are those of Retry; besides, the definition must be registered here.
-func (r *Runner) Skip(ctx context.Context, id string) error {
-	return r.repair(ctx, id, Skipped, r.passStuck)
-}
+// Where the definition is not registered the history says so at once, and the next node that knows it does it. Errors are
+// those of Retry.
+func (r *Runner) Skip(ctx context.Context, id string) error { return r.pass(ctx, id, Skipped) }
 
 // MarkDone says that a person has done, or undone, by hand what the stuck step should have; the instance goes on in the
 // same direction. It differs from Skip in what the history says. Errors are those of Skip.
-func (r *Runner) MarkDone(ctx context.Context, id string) error {
-	return r.repair(ctx, id, MarkedDone, r.passStuck)
+func (r *Runner) MarkDone(ctx context.Context, id string) error { return r.pass(ctx, id, MarkedDone) }
+
+func (r *Runner) pass(ctx context.Context, id string, what Outcome) error {
+	return r.repair(ctx, id, what, func(in Instance) (Progress, error) {
+		if r.defs[in.Ref] == nil && in.Status == Stuck {
+			return ordered(in.Progress, what), nil
+		}
+		return r.passStuck(in)
+	})
 }
 
 // Abort stops an instance. One that is before its pivot, running or stuck, turns back and undoes what it did; the step it
 // stands at counts as in doubt. One that is stuck later or while being undone ends as Aborted, with what it did left as it
 // is. A running one past its pivot and one that has ended are refused with ErrStatus; one that is compensating is left to
 // it. A node in the middle of an attempt loses the instance at its next heartbeat, and compensation waits until its lease
-// has run out. Other errors are those of Skip.
+// has run out. Where the definition is not registered only what is stuck can be aborted, as by Skip. Other errors are those
+// of Skip.
 func (r *Runner) Abort(ctx context.Context, id string) error {
 	return r.repair(ctx, id, GivenUp, func(in Instance) (Progress, error) {
-		p, i, err := r.position(in)
-		if err != nil {
-			return Progress{}, err
-		}
-		at := in.Progress
-		switch {
+		known := r.defs[in.Ref] != nil
+		switch at := in.Progress; {
 		case at.Status == Compensating:
 			return at, errNothingToDo
-		case at.Status != Running && at.Status != Stuck, at.Status == Running && p.pastPivot(i):
-			return at, ErrStatus
-		case at.Direction == Backward || p.pastPivot(i) || i < 0:
-			at.Status = Aborted
-			return at, nil
+		case at.Status == Stuck && at.Direction == Forward && !known:
+			return ordered(at, GivenUp), nil
+		case at.Status == Stuck:
+			return r.abortStuck(in)
 		}
-		at.Doubt = true
-		if at.Error == "" {
-			at.Error = errOperator.Error()
+		p, i, err := r.position(in)
+		switch {
+		case err != nil && in.Status == Running:
+			return Progress{}, err
+		case in.Status != Running || p.pastPivot(i):
+			return Progress{}, ErrStatus
 		}
-		return p.turnBack(i, at), nil
+		return p.abandon(i, in.Progress), nil
 	})
+}
+
+// abortStuck gives up what is stuck. It takes the definition only of an instance that goes forward.
+func (r *Runner) abortStuck(in Instance) (Progress, error) {
+	at := in.Progress
+	if at.Direction == Backward {
+		at.Status = Aborted
+		return at, nil
+	}
+	p, i, err := r.position(in)
+	if err != nil {
+		return at, err
+	}
+	return p.abandon(i, at), nil
+}
+
+// abandon has an instance at step i turn back, or end where it cannot.
+func (p *plan) abandon(i int, at Progress) Progress {
+	if i < 0 || p.pastPivot(i) {
+		at.Status = Aborted
+		return at
+	}
+	at.Doubt = true
+	if at.Error == "" {
+		at.Error = errOperator.Error()
+	}
+	return p.turnBack(i, at)
 }
 
 var errNothingToDo = errors.New("saga: nothing to do")
@@ -83,12 +115,13 @@ func errUnknownStep(step string) error {
 
 // passStuck moves a stuck instance to the next step of its direction.
 func (r *Runner) passStuck(in Instance) (Progress, error) {
+	if in.Status != Stuck {
+		return Progress{}, ErrStatus
+	}
 	p, i, err := r.position(in)
 	switch {
 	case err != nil:
 		return Progress{}, err
-	case in.Status != Stuck:
-		return Progress{}, ErrStatus
 	case i < 0:
 		return Progress{}, errUnknownStep(in.Step)
 	}

@@ -175,3 +175,143 @@ func TestARepairNeverOverwritesAChange(t *testing.T) {
 		stop()
 	})
 }
+
+// An operator's command has no definitions: what takes one is done by the next node that knows it, once, and the history says so at once.
+func TestRepairsAreOrderedWhereTheDefinitionIsNotKnown(t *testing.T) {
+	for outcome, repair := range map[saga.Outcome]func(*saga.Runner, context.Context, string) error{
+		saga.Skipped: (*saga.Runner).Skip, saga.MarkedDone: (*saga.Runner).MarkDone, saga.Retried: (*saga.Runner).Retry, saga.GivenUp: (*saga.Runner).Abort,
+	} {
+		t.Run(string(outcome), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var j journal
+				var healed atomic.Bool
+				store := memsaga.New()
+				d := define(t, j.step("a", nil, nil), saga.Parallel("g", saga.Branch[order, int]{
+					Name: "b", Do: func(context.Context, order) (int, error) { return 1, nil },
+					Undo: func(context.Context, order, int) error {
+						if healed.Load() {
+							return nil
+						}
+						return errBoom
+					}}), j.step("c", fails(-1, saga.Permanent(errBoom)), nil))
+				r := runner(t, store, d)
+				stop := running(t, r)
+				require.NoError(t, saga.Start(t.Context(), r, d, "1", order{}))
+				_, err := saga.Wait(t.Context(), r, d, "1")
+				require.ErrorIs(t, err, saga.ErrStuck)
+				stop()
+				before := len(history(t, store, "1"))
+				healed.Store(outcome == saga.Retried)
+
+				stranger, err := saga.Define("stranger", 1, j.step("x", nil, nil))
+				require.NoError(t, err)
+				operator := runner(t, store, stranger)
+				require.NoError(t, repair(operator, t.Context(), "1"))
+				if outcome != saga.GivenUp {
+					require.Equal(t, saga.Compensating, load(t, store, "1").Status)
+					require.ErrorIs(t, repair(operator, t.Context(), "1"), saga.ErrStatus)
+				}
+				require.Equal(t, outcome, outcomes(history(t, store, "1"))[before])
+
+				again := runner(t, store, d)
+				defer running(t, again)()
+				_, err = saga.Wait(t.Context(), again, d, "1")
+				lines := map[saga.Outcome][]saga.Outcome{saga.Skipped: {saga.Done}, saga.MarkedDone: {saga.Done}, saga.Retried: {saga.Done, saga.Done}}
+				if outcome == saga.GivenUp {
+					require.ErrorIs(t, err, saga.ErrAborted)
+					require.Equal(t, []string{"a", "c"}, j.all())
+				} else {
+					require.ErrorIs(t, err, saga.ErrCompensated)
+					require.Equal(t, []string{"a", "c", "-a"}, j.all())
+				}
+				require.Equal(t, lines[outcome], append([]saga.Outcome(nil), outcomes(history(t, store, "1"))[before+1:]...))
+				require.NotContains(t, load(t, store, "1").Marks, "")
+			})
+		})
+	}
+}
+
+// An order that cannot be carried out shows as an error of an instance that is stuck again.
+func TestAnOrderForAStepThatIsGoneIsStuckAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var j journal
+		store := memsaga.New()
+		old := define(t, j.step("gone", nil, fails(-1, errBoom)), j.step("c", fails(-1, saga.Permanent(errBoom)), nil))
+		first := runner(t, store, old)
+		stop := running(t, first)
+		require.NoError(t, saga.Start(t.Context(), first, old, "1", order{}))
+		_, err := saga.Wait(t.Context(), first, old, "1")
+		require.ErrorIs(t, err, saga.ErrStuck)
+		stop()
+		stranger, err := saga.Define("stranger", 1, j.step("x", nil, nil))
+		require.NoError(t, err)
+		operator := runner(t, store, stranger)
+		require.NoError(t, operator.Skip(t.Context(), "1"))
+		d := define(t, j.step("other", nil, nil))
+		r := runner(t, store, d)
+		defer running(t, r)()
+		_, err = saga.Wait(t.Context(), r, d, "1")
+		require.ErrorIs(t, err, saga.ErrStuck)
+		require.ErrorContains(t, err, `no step "gone"`)
+		require.NoError(t, operator.Abort(t.Context(), "1"), "it can still be given up")
+	})
+}
+
+// What is stuck going forward past its pivot is passed over, or given up, by order too.
+func TestOrdersGoForward(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var j journal
+		store := memsaga.New()
+		pivot, after, last := j.step("pivot", nil, nil), j.step("after", fails(-1, errBoom), nil), j.step("last", nil, nil)
+		pivot.Pivot, after.Undo, last.Undo = true, nil, nil
+		after.Retry = saga.Retry{MaxAttempts: 1}
+		d := define(t, pivot, after, last)
+		stranger, err := saga.Define("stranger", 1, j.step("x", nil, nil))
+		require.NoError(t, err)
+		operator, r := runner(t, store, stranger), runner(t, store, d)
+		defer running(t, r)()
+		for _, id := range []string{"skip", "abort"} {
+			require.NoError(t, saga.Start(t.Context(), r, d, id, order{}))
+			_, err = saga.Wait(t.Context(), r, d, id)
+			require.ErrorIs(t, err, saga.ErrStuck)
+		}
+		require.NoError(t, operator.Skip(t.Context(), "skip"))
+		_, err = saga.Wait(t.Context(), r, d, "skip")
+		require.NoError(t, err)
+		require.NoError(t, operator.Abort(t.Context(), "abort"))
+		_, err = saga.Wait(t.Context(), r, d, "abort")
+		require.ErrorIs(t, err, saga.ErrAborted)
+		require.Equal(t, []string{"pivot", "after", "pivot", "after", "last"}, j.all())
+	})
+}
+
+func history(t testing.TB, s saga.Store, id string) []saga.Event {
+	t.Helper()
+	_, events, err := s.Load(t.Context(), id)
+	require.NoError(t, err)
+	return events
+}
+
+// An order is void once the instance has turned back by another way: nothing that was done is left standing for it.
+func TestCancelOverridesAnOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var j journal
+		store := memsaga.New()
+		d := define(t, j.step("a", nil, nil), j.step("b", nil, nil), j.step("c", nil, nil))
+		stranger, err := saga.Define("stranger", 1, j.step("x", nil, nil))
+		require.NoError(t, err)
+		in, err := d.NewInstance("1", order{})
+		require.NoError(t, err)
+		in.Step, in.Status = "c", saga.Stuck // as one whose state could not be read
+		_, err = store.Create(t.Context(), in, 0)
+		require.NoError(t, err)
+		require.NoError(t, runner(t, store, stranger).Skip(t.Context(), "1"))
+		r := runner(t, store, d)
+		require.NoError(t, r.Cancel(t.Context(), "1"))
+		require.NotContains(t, load(t, store, "1").Marks, "")
+		defer running(t, r)()
+		_, err = saga.Wait(t.Context(), r, d, "1")
+		require.ErrorIs(t, err, saga.ErrCompensated)
+		require.Equal(t, []string{"-b", "-a"}, j.all())
+	})
+}

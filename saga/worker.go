@@ -18,6 +18,9 @@ func (s *session) work(h *hold) {
 // step makes one attempt at what the instance stands at and records it. It returns false when the hold is over.
 func (s *session) step(h *hold) bool {
 	p := h.def.plan()
+	if m, ok := h.in.Marks[orderMark]; ok {
+		return s.carryOut(h, p, m.Order)
+	}
 	i := p.index(h.in.Step)
 	if i >= 0 && h.in.Direction == Forward && p.steps[i].kind == groupStep {
 		return s.group(h, p, i)

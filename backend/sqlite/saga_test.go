@@ -1,7 +1,9 @@
 package sqlite_test
 
 import (
+	"context"
 	"database/sql"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -89,4 +91,20 @@ func TestSagaSchemaIsWhatMigrateRuns(t *testing.T) {
 	second, err := sqlsaga.New(db, sqlsaga.SQLite())
 	require.NoError(t, err)
 	require.NoError(t, second.Verify(t.Context()))
+}
+
+// What waits costs a row and nothing else.
+func TestACrowdOfWaitingInstances(t *testing.T) {
+	n := 10_000
+	if os.Getenv("BACKSTAY_LONG") == "1" {
+		n = 100_000
+	}
+	store, db := sagaStore(t, filepath.Join(t.TempDir(), "saga.db"))
+	sagatest.Crowd(t, store, n, func(ctx context.Context, id string, n int) error {
+		const same = `definition, version, status, direction, step, attempt, rejected, doubt, cause, error, state, owner, parent,
+		awaits, timer_ns, marks, received, mail, token, due_ms, created_ms, updated_ms`
+		_, err := db.ExecContext(ctx, `WITH RECURSIVE series (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM series WHERE n < ?2)
+			INSERT INTO backstay_sagas (id, `+same+`) SELECT id || '-' || n, `+same+` FROM backstay_sagas, series WHERE id = ?1`, id, n)
+		return err
+	})
 }

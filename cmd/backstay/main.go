@@ -1,16 +1,17 @@
 // Backstay is the operator's command for what services built on backstay keep in their databases.
 //
 //	backstay outbox list -db mysql://orders@db.internal/orders
+//	backstay saga list -db postgres://orders@db.internal/orders
 //
-// It looks at messages that an outbox has given up and repairs them; "backstay help" and "backstay outbox help" tell the rest. It may
-// be used beside running services.
+// It looks at messages that an outbox has given up and at sagas that are stuck, and repairs them; "backstay help", "backstay outbox help"
+// and "backstay saga help" tell the rest. It may be used beside running services.
 //
 // # Exit codes
 //
 //	0  done
 //	1  the database failed or refused; the error says what is known
 //	2  the command line was wrong; nothing was done
-//	3  a message that was named is not parked; what was said to be done for the others is done
+//	3  a message that was named is not parked, or a saga is not there or not stuck; what was said to be done for the others is done
 //	4  it was not confirmed; nothing was done
 package main
 
@@ -56,12 +57,13 @@ const (
 	codeDone = iota
 	codeFailed
 	codeUsage
-	codeNotParked
+	codeNotThere
 	codeNotConfirmed
 )
 
 var (
 	errNotParked    = errors.New("not parked")
+	errNotStuck     = errors.New("not stuck")
 	errNotConfirmed = errors.New("nothing was done, since it was not confirmed")
 )
 
@@ -79,6 +81,7 @@ type group struct {
 func groups() []group {
 	return []group{
 		{"outbox", "look at messages that were given up, and repair them", console.outbox},
+		{"saga", "look at sagas, and repair those that are stuck", console.saga},
 	}
 }
 
@@ -97,8 +100,8 @@ func (c console) run(ctx context.Context, args []string) int {
 	switch {
 	case errors.Is(err, errNotConfirmed):
 		return codeNotConfirmed
-	case errors.Is(err, errNotParked):
-		return codeNotParked
+	case errors.Is(err, errNotParked), errors.Is(err, errNotStuck):
+		return codeNotThere
 	default:
 		return codeFailed
 	}
@@ -130,7 +133,7 @@ func (c console) help() {
 		fmt.Fprintf(c.out, "  %-9s %s: backstay %s help\n", g.name, g.about, g.name)
 	}
 	fmt.Fprint(c.out, "  version   print the version\n  help      print this\n")
-	fmt.Fprint(c.out, "\nexit codes: 0 done, 1 failed, 2 wrong command line, 3 a message is not parked, 4 not confirmed\n")
+	fmt.Fprint(c.out, "\nexit codes: 0 done, 1 failed, 2 wrong command line, 3 not parked or not stuck, 4 not confirmed\n")
 }
 
 func version() string {

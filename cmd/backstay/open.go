@@ -16,6 +16,7 @@ import (
 	"github.com/backstay-go/backstay/backend/mysql/mysqloutbox"
 	"github.com/backstay-go/backstay/backend/sqlite"
 	"github.com/backstay-go/backstay/outbox/sqloutbox"
+	"github.com/backstay-go/backstay/saga/sqlsaga"
 )
 
 // engine is a kind of database, by the scheme of its URL.
@@ -23,14 +24,15 @@ type engine struct {
 	schemes []string
 	form    string
 	dialect func() sqloutbox.Dialect
+	sagas   func() sqlsaga.Dialect
 	open    func(ctx context.Context, url string) (*sql.DB, error)
 }
 
 func engines() []engine {
 	return []engine{
-		{[]string{"sqlite"}, "sqlite:FILE", sqloutbox.SQLite, openSQLite},
-		{[]string{"postgres", "postgresql"}, "postgres://USER:PASSWORD@HOST/DATABASE", sqloutbox.PostgreSQL, openPostgreSQL},
-		{[]string{"mysql"}, "mysql://USER:PASSWORD@HOST/DATABASE", sqloutbox.MySQL, openMySQL},
+		{[]string{"sqlite"}, "sqlite:FILE", sqloutbox.SQLite, sqlsaga.SQLite, openSQLite},
+		{[]string{"postgres", "postgresql"}, "postgres://USER:PASSWORD@HOST/DATABASE", sqloutbox.PostgreSQL, sqlsaga.PostgreSQL, openPostgreSQL},
+		{[]string{"mysql"}, "mysql://USER:PASSWORD@HOST/DATABASE", sqloutbox.MySQL, sqlsaga.MySQL, openMySQL},
 	}
 }
 
@@ -85,6 +87,23 @@ func openStore(ctx context.Context, e engine, url, prefix string) (*sqloutbox.St
 	if err != nil {
 		hint := fmt.Errorf("there is no complete outbox with the prefix %q in this database: name another with -prefix, or let the service, or a person, migrate it",
 			cmp.Or(prefix, "backstay_"))
+		return nil, nil, errors.Join(hint, err, db.Close())
+	}
+	return store, db, nil
+}
+
+// openSagas opens the sagas in a database, and checks that there are some.
+func openSagas(ctx context.Context, e engine, url, prefix string) (*sqlsaga.Store, *sql.DB, error) {
+	db, err := e.open(ctx, url)
+	if err != nil {
+		return nil, nil, fmt.Errorf("the database cannot be opened: %w", err)
+	}
+	store, err := sqlsaga.New(db, e.sagas(), sqlsaga.WithPrefix(prefix))
+	if err == nil {
+		err = store.Verify(ctx)
+	}
+	if err != nil {
+		hint := fmt.Errorf("there are no complete saga tables with the prefix %q in this database: name another with -prefix, or let the service migrate them", prefix)
 		return nil, nil, errors.Join(hint, err, db.Close())
 	}
 	return store, db, nil

@@ -3,31 +3,18 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/backstay-go/backstay/outbox"
 	"github.com/backstay-go/backstay/outbox/sqloutbox"
 )
 
-// envDB names the variable that stands for -db, which would show a password to everyone who lists processes.
-const envDB = "BACKSTAY_DB"
-
-// inspection is one run of a command on an outbox: its flags, its arguments, and the store while it runs.
+// inspection is one run of a command on an outbox.
 type inspection struct {
-	console
-	flags   *flag.FlagSet
-	db      string
-	prefix  string
-	timeout time.Duration
-	json    bool
-	yes     bool
-	args    []string
-	store   store
+	*task
+	store store
 }
 
 // store is what the commands need of an outbox.
@@ -86,26 +73,16 @@ func (c console) outboxHelp() {
 // inspect runs cmd: flags, database, work.
 func (c console) inspect(ctx context.Context, cmd outboxCommand, args []string) error {
 	name := "backstay outbox " + cmd.name
-	i := &inspection{console: c, flags: flag.NewFlagSet(name, flag.ContinueOnError)}
-	i.flags.SetOutput(io.Discard)
-	i.flags.StringVar(&i.db, "db", "", "`URL` of the database; also in the variable "+envDB)
-	i.flags.StringVar(&i.prefix, "prefix", "backstay_", "`beginning` of the names of the outbox's tables")
-	i.flags.DurationVar(&i.timeout, "timeout", time.Minute, "how `long` the database may take; a confirmation does not count")
-	i.flags.BoolVar(&i.json, "json", false, "write JSON")
+	i := &inspection{task: newTask(c, name, "outbox")}
 	run := cmd.prepare(i)
-	if err := i.parse(args); errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintf(c.out, "usage: %s\n\n", strings.TrimSpace(name+" -db URL [flags] "+cmd.args))
-		i.flags.SetOutput(c.out)
-		i.flags.PrintDefaults()
-		return nil
-	} else if err != nil {
-		return usageError{name + " -h", name + ": " + err.Error()}
+	e, helped, err := i.begin(args, cmd.args, func() error {
+		_, err := i.seqs()
+		return errors.Join(err, sqloutbox.Config{Prefix: i.prefix}.Validate())
+	})
+	if err != nil || helped {
+		return err
 	}
-	e, err := i.check()
-	if err != nil {
-		return usageError{name + " -h", name + ": " + err.Error()}
-	}
-	opening, cancel := context.WithTimeout(ctx, i.timeout)
+	opening, cancel := i.work(ctx)
 	s, db, err := openStore(opening, e, i.db, i.prefix)
 	cancel()
 	if err != nil {
@@ -113,41 +90,6 @@ func (c console) inspect(ctx context.Context, cmd outboxCommand, args []string) 
 	}
 	i.store = s
 	return errors.Join(run(ctx), db.Close())
-}
-
-// parse reads flags and arguments in any order.
-func (i *inspection) parse(args []string) error {
-	for {
-		if err := i.flags.Parse(args); err != nil {
-			return err
-		}
-		if i.flags.NArg() == 0 {
-			return nil
-		}
-		i.args = append(i.args, i.flags.Arg(0))
-		args = i.flags.Args()[1:]
-	}
-}
-
-// check looks at what all commands have in common.
-func (i *inspection) check() (engine, error) {
-	if i.db == "" {
-		i.db = i.getenv(envDB) // not the flag's default, which help would print
-	}
-	if i.db == "" {
-		return engine{}, fmt.Errorf("the database is missing: give -db URL, or set %s", envDB)
-	}
-	e, err := find(i.db)
-	if err != nil {
-		return e, err
-	}
-	if i.timeout <= 0 {
-		return e, errors.New("-timeout must be positive")
-	}
-	if _, err := i.seqs(); err != nil {
-		return e, err
-	}
-	return e, sqloutbox.Config{Prefix: i.prefix}.Validate()
 }
 
 // seqs reads the arguments.
@@ -165,11 +107,6 @@ func (i *inspection) seqs() ([]int64, error) {
 		}
 	}
 	return seqs, nil
-}
-
-// work bounds what is asked of the database.
-func (i *inspection) work(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, i.timeout)
 }
 
 // page is how many messages are read from the store at once.

@@ -115,34 +115,6 @@ func (i *inspection) report(n int, done ...string) error {
 	return writeJSON(i.out, counts)
 }
 
-// confirm asks a person. It writes to err, so that what the command writes to out stays clean.
-func (i *inspection) confirm(ctx context.Context, preview func(io.Writer) error, question string) error {
-	if i.yes {
-		return nil
-	}
-	if !i.asks {
-		return fmt.Errorf("%w: this cannot be undone, and there is no terminal to ask at: add -yes", errNotConfirmed)
-	}
-	if err := preview(i.err); err != nil {
-		return err
-	}
-	fmt.Fprintf(i.err, "%s Type yes: ", question)
-	answer := make(chan string, 1)
-	go func() {
-		text, _ := i.in.ReadString('\n') // the end of the input is no yes
-		answer <- strings.TrimSpace(text)
-	}()
-	select {
-	case text := <-answer:
-		if text == "yes" {
-			return nil
-		}
-	case <-ctx.Done(): // interrupted
-	}
-	fmt.Fprintln(i.err)
-	return errNotConfirmed
-}
-
 // changes are what "edit" is to do to a message.
 type changes struct {
 	topic, payload, file string

@@ -1,6 +1,7 @@
 package memsaga_test
 
 import (
+	"os"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -39,4 +40,13 @@ func TestPurgeDeletesOnlyWhatEndedLongAgo(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, ins, 2)
 	})
+}
+
+// What waits costs a place in the store and nothing else.
+func TestACrowdOfWaitingInstances(t *testing.T) {
+	n := 10_000
+	if os.Getenv("BACKSTAY_LONG") == "1" {
+		n = 100_000
+	}
+	sagatest.Crowd(t, memsaga.New(), n, nil)
 }

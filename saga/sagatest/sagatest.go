@@ -161,6 +161,7 @@ func (s *suite) keepsInstances() {
 		Status: saga.Compensating, Direction: saga.Backward, Step: "Zweiter Schritt, ‘x’ \" -- ;", Attempt: 3, Rejected: 4, Doubt: true,
 		Cause: "cause\nwith lines", Error: "ошибка", Awaits: "ein Ereignis", Timer: 3*time.Hour + 1,
 		Marks: map[string]saga.Mark{
+			"":        {Order: saga.Skipped},
 			"a":       {Omitted: true},
 			"b/c ü'?": {Done: true, Undone: true, Result: json.RawMessage(`{"x":"?"}`), Attempt: 2, Rejected: 3, Doubt: true, Error: "e", Failed: true},
 		},
@@ -319,10 +320,15 @@ func (s *suite) fences() {
 	s.within("the lease expires", func() bool { return len(s.claim("other", 1, lease)) == 1 })
 	before, _ := s.load("a")
 	e := &saga.Event{Step: "first", Outcome: saga.Done, Owner: "node"}
+	end, await := next(old, "second"), next(old, "second")
+	end.Status, await.Awaits = saga.Completed, "event"
 	for name, t := range map[string]saga.Transition{
 		"change":    {ID: "a", Token: old.Token, Next: next(old, "second"), Hold: lease, Event: e},
 		"hand back": {ID: "a", Token: old.Token, Next: next(old, "second"), Event: e},
 		"heartbeat": {ID: "a", Token: old.Token, Hold: time.Hour},
+		"end":       {ID: "a", Token: old.Token, Next: end, Event: e},
+		"await":     {ID: "a", Token: old.Token, Next: await, Wait: lease, Event: e},
+		"repair":    {ID: "a", Token: old.Token, Next: next(old, "second"), AfterLease: true, Event: e},
 		"future":    {ID: "a", Token: before.Token + 1, Next: next(old, "second")},
 		"missing":   {ID: "b", Token: 1, Next: next(old, "second")},
 	} {
