@@ -18,7 +18,7 @@ func record(t *testing.T) (*oteltrace.Tracer, *sdk.TracerProvider, *tracetest.Sp
 	recorder := tracetest.NewSpanRecorder()
 	provider := sdk.NewTracerProvider(sdk.WithSpanProcessor(recorder))
 	t.Cleanup(func() {
-		require.Equal(t, len(recorder.Started()), len(recorder.Ended()), "a span was not ended")
+		require.Len(t, recorder.Ended(), len(recorder.Started()), "a span was not ended")
 	})
 	return oteltrace.New(provider), provider, recorder
 }
