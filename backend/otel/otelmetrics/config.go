@@ -6,7 +6,7 @@ import "github.com/backstay-go/backstay/configdata"
 type Config struct {
 	// Name appears in errors and in the Registration's own metrics. Default "telemetry".
 	Name string `json:"name"`
-	// MaxSeries is how many series an object may have, labels told apart. 0 means 200; negative is refused.
+	// MaxSeries is how many series an object may have, labels told apart. 0 means 1000; negative is refused.
 	MaxSeries int `json:"max_series"`
 }
 
@@ -14,7 +14,7 @@ func (c Config) withDefaults() Config {
 	if c.Name == "" {
 		c.Name = "telemetry"
 	}
-	c.MaxSeries = configdata.Default(c.MaxSeries, 200)
+	c.MaxSeries = configdata.Default(c.MaxSeries, 1000)
 	return c
 }
 
