@@ -33,8 +33,9 @@ func main() {
 	stay := flag.Bool("serve", false, "go on serving until interrupted")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, os.Stdout, *listen, *stay); err != nil {
+	err := run(ctx, os.Stdout, *listen, *stay)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

@@ -48,11 +48,14 @@ func TestATraceGoesOverHTTP(t *testing.T) {
 		w.(http.Flusher).Flush()
 		_, _ = io.WriteString(w, trace.SpanContextFromContext(r.Context()).TraceID().String())
 	})
-	url := serve(t, tr.Middleware(mux))
+	server := httptest.NewServer(tr.Middleware(mux))
+	defer server.Close()
+	url := server.URL
 	ctx, root := provider.Tracer("test").Start(t.Context(), "root")
 	_, body := get(t, ctx, tr.Transport(nil), strings.Replace(url, "http://", "http://user:secret@", 1)+"/orders/7?token=secret")
 	root.End()
 	require.Equal(t, root.SpanContext().TraceID().String(), body)
+	server.Close() // waits for the handler, and so for its span
 
 	client := named(t, recorder, "GET")
 	requireChild(t, client, named(t, recorder, "root"))
@@ -61,6 +64,9 @@ func TestATraceGoesOverHTTP(t *testing.T) {
 	require.Equal(t, "127.0.0.1", attributes(client)["server.address"])
 	require.EqualValues(t, 200, attributes(client)["http.response.status_code"])
 	require.NotContains(t, attributes(client), "http.request.resend_count")
+	served := named(t, recorder, "GET /orders/{id}")
+	requireChild(t, served, client)
+	require.EqualValues(t, 200, attributes(served)["http.response.status_code"], "and not the 103 before it")
 }
 
 func TestTheServersSpanIsCalledByItsRoute(t *testing.T) {
