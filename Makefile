@@ -1,4 +1,4 @@
-MODULES := . backend/grpc backend/kafka backend/mysql backend/nats backend/postgres backend/rabbitmq backend/redis backend/sqlite bench cmd examples test
+MODULES := . backend/grpc backend/kafka backend/mysql backend/nats backend/otel backend/postgres backend/rabbitmq backend/redis backend/sqlite bench cmd examples test
 
 .PHONY: test race lint bench ci tidy vulncheck
 

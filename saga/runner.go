@@ -27,6 +27,10 @@ type Runner struct {
 	config  atomic.Pointer[Config]
 	wake    chan struct{} // holds a token when there may be something to claim
 	stats   counters
+	steps   stepStats
+	backlog atomic.Pointer[Backlog]
+	// observed is set when somebody asked for numbers since the store was last looked at for them.
+	observed atomic.Bool
 
 	onTransition []func(Instance, Event)
 	onStuck      []func(Instance)
@@ -118,6 +122,7 @@ func NewRunner(store Store, cfg Config, parts ...Part) (*Runner, error) {
 	if len(r.known) == 0 {
 		return nil, errors.New("saga: NewRunner: no definitions")
 	}
+	r.steps = newStepStats(r.defs)
 	return r, nil
 }
 
@@ -201,6 +206,7 @@ func (r *Runner) current() *session {
 func (r *Runner) recorded(in Instance, e *Event, h *hold) {
 	if e != nil {
 		r.stats.count(in, *e)
+		r.steps.count(in.Name, *e)
 		for _, fn := range r.onTransition {
 			fn(in, *e)
 		}

@@ -149,8 +149,12 @@ func TestStatsMetricsAndLog(t *testing.T) {
 		// a, b twice, c five times, -c, -b, -a
 		require.Equal(t, saga.Stats{Started: 1, Stuck: 1, Attempts: 11, Failures: 6, Rejections: 1}, r.Stats())
 		metrics := maps.Collect(r.Metrics())
-		require.Len(t, metrics, 11)
+		require.Len(t, metrics, 15+3*6)
 		require.InDelta(t, 11, metrics["attempts_total"], 0)
+		require.InDelta(t, 5, metrics[`step_attempts_total{saga="order",step="c",direction="do"}`], 0)
+		require.InDelta(t, 5, metrics[`step_failures_total{saga="order",step="c",direction="do"}`], 0)
+		require.InDelta(t, 1, metrics[`step_attempts_total{saga="order",step="b",direction="do"}`], 0, "the rejected one did not run")
+		require.InDelta(t, 1, metrics[`step_failures_total{saga="order",step="a",direction="undo"}`], 0)
 		for range r.Metrics() {
 			break
 		}

@@ -78,6 +78,7 @@ func (s *session) claimLoop(ctx context.Context) {
 		found := s.claim(ctx)
 		if now := time.Now(); now.Sub(surveyed) >= s.lease {
 			s.survey(ctx)
+			s.lookAtBacklog(ctx)
 			surveyed = now
 		}
 		if found {

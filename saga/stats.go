@@ -23,6 +23,8 @@ type Stats struct {
 	Lost int64
 	// StoreErrors counts the failed calls of the store.
 	StoreErrors int64
+	// Store is what the store held when this runner last looked. It is shared: every runner of the store sees about the same.
+	Store Backlog
 }
 
 type counters struct {
@@ -49,13 +51,18 @@ func (c *counters) count(in Instance, e Event) {
 
 // Stats is a snapshot of the counters; taking it never slows the runner.
 func (r *Runner) Stats() Stats {
+	r.observed.Store(true)
 	c := &r.stats
-	return Stats{
+	st := Stats{
 		Active: c.active.Load(), Unknown: c.unknown.Load(), Started: c.started.Load(),
 		Completed: c.completed.Load(), Compensated: c.compensated.Load(), Stuck: c.stuck.Load(),
 		Attempts: c.attempts.Load(), Failures: c.failures.Load(), Rejections: c.rejections.Load(),
 		Lost: c.lost.Load(), StoreErrors: c.storeErrors.Load(),
 	}
+	if b := r.backlog.Load(); b != nil {
+		st.Store = *b
+	}
+	return st
 }
 
 // Describe returns "saga", the name and the current Config, for consoles and telemetry.
@@ -64,22 +71,26 @@ func (r *Runner) Describe() (kind, name string, config any) {
 	return "saga", cfg.Name, cfg
 }
 
-// Metrics yields the Stats under snake_case names; counters end in _total.
+// Metrics yields the Stats under snake_case names; counters end in _total. At the end come, for each function of the definitions,
+// its attempts, failures and time, with the labels saga, step and direction: their number is bounded by the definitions.
 func (r *Runner) Metrics() iter.Seq2[string, float64] {
 	return func(yield func(string, float64) bool) {
 		s := r.Stats()
-		for _, m := range []struct {
-			name  string
-			value int64
-		}{
-			{"active", s.Active}, {"unknown", s.Unknown}, {"started_total", s.Started},
-			{"completed_total", s.Completed}, {"compensated_total", s.Compensated}, {"stuck_total", s.Stuck},
-			{"attempts_total", s.Attempts}, {"failures_total", s.Failures}, {"rejections_total", s.Rejections},
-			{"lost_total", s.Lost}, {"store_errors_total", s.StoreErrors},
-		} {
-			if !yield(m.name, float64(m.value)) {
-				return
-			}
-		}
+		_ = yield("active", float64(s.Active)) &&
+			yield("running", float64(s.Store.Running)) &&
+			yield("waiting", float64(s.Store.Waiting)) &&
+			yield("stuck_instances", float64(s.Store.Stuck)) &&
+			yield("oldest_age_seconds", s.Store.OldestAge.Seconds()) &&
+			yield("unknown", float64(s.Unknown)) &&
+			yield("started_total", float64(s.Started)) &&
+			yield("completed_total", float64(s.Completed)) &&
+			yield("compensated_total", float64(s.Compensated)) &&
+			yield("stuck_total", float64(s.Stuck)) &&
+			yield("attempts_total", float64(s.Attempts)) &&
+			yield("failures_total", float64(s.Failures)) &&
+			yield("rejections_total", float64(s.Rejections)) &&
+			yield("lost_total", float64(s.Lost)) &&
+			yield("store_errors_total", float64(s.StoreErrors)) &&
+			r.steps.metrics(yield)
 	}
 }

@@ -124,7 +124,7 @@ func TestPatternPackagesDoNotImportEachOther(t *testing.T) {
 
 func nestedModules() []string {
 	return []string{
-		"../backend/grpc", "../backend/kafka", "../backend/mysql", "../backend/nats", "../backend/postgres", "../backend/rabbitmq",
+		"../backend/grpc", "../backend/kafka", "../backend/mysql", "../backend/nats", "../backend/otel", "../backend/postgres", "../backend/rabbitmq",
 		"../backend/redis", "../backend/sqlite", "../bench", "../cmd", "../examples", "../test",
 	}
 }
@@ -143,7 +143,7 @@ func TestNestedModulesUseThePublicAPIOnly(t *testing.T) {
 
 func TestNoTestLibraryIsLinkedIntoABinary(t *testing.T) {
 	for _, dir := range []string{
-		"../backend/grpc", "../backend/kafka", "../backend/mysql", "../backend/nats", "../backend/postgres", "../backend/rabbitmq",
+		"../backend/grpc", "../backend/kafka", "../backend/mysql", "../backend/nats", "../backend/otel", "../backend/postgres", "../backend/rabbitmq",
 		"../backend/redis", "../backend/sqlite", "../cmd", "../examples",
 	} {
 		for _, p := range list(t, dir, "-deps", "./...") {

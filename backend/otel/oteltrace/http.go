@@ -1,0 +1,170 @@
+package oteltrace
+
+import (
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/propagation"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/backstay-go/backstay/retry"
+)
+
+// Transport makes a RoundTripper that sends each request in a span and with its trace in the headers. The span ends when next
+// returns: with the header of the response, and before its body. A nil next means http.DefaultTransport.
+func (t *Tracer) Transport(next http.RoundTripper) http.RoundTripper {
+	if next == nil {
+		next = http.DefaultTransport
+	}
+	return &transport{t, next}
+}
+
+type transport struct {
+	t    *Tracer
+	next http.RoundTripper
+}
+
+// RoundTrip implements http.RoundTripper.
+func (c *transport) RoundTrip(r *http.Request) (resp *http.Response, err error) {
+	name, attrs := method(r.Method)
+	attrs = append(attrs, semconv.URLFull(public(r.URL)), semconv.ServerAddress(r.URL.Hostname()))
+	if port := portOf(r.URL.Scheme, r.URL.Port()); port > 0 {
+		attrs = append(attrs, semconv.ServerPort(port))
+	}
+	if n := retry.Attempt(r.Context()); n > 1 {
+		attrs = append(attrs, semconv.HTTPRequestResendCount(n-1))
+	}
+	ctx, span := c.t.tracer.Start(r.Context(), name, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(attrs...))
+	returned := false
+	defer func() { end(span, err, returned) }()
+	sent := r.Clone(ctx)
+	if sent.Header == nil {
+		sent.Header = http.Header{}
+	}
+	c.t.wire.Inject(ctx, propagation.HeaderCarrier(sent.Header))
+	resp, err = c.next.RoundTrip(sent)
+	if err == nil {
+		answered(span, resp.StatusCode, http.StatusBadRequest)
+	}
+	returned = true
+	return resp, err
+}
+
+// CloseIdleConnections hands the call of http.Client on.
+func (c *transport) CloseIdleConnections() {
+	if next, ok := c.next.(interface{ CloseIdleConnections() }); ok {
+		next.CloseIdleConnections()
+	}
+}
+
+// Middleware makes a Handler that serves each request in a span, which is a child of the client's. The span is called by the pattern
+// of the http.ServeMux inside, if there is one. It panics on a nil next.
+func (t *Tracer) Middleware(next http.Handler) http.Handler {
+	if next == nil {
+		panic("oteltrace: Middleware(nil)")
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx := t.wire.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
+		name, attrs := method(r.Method)
+		ctx, span := t.tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(append(attrs, served(r)...)...))
+		noted := &writer{ResponseWriter: w}
+		r = r.WithContext(ctx)
+		returned := false
+		defer func() {
+			if r.Pattern != "" {
+				route := routeOf(r.Pattern)
+				span.SetName(name + " " + route)
+				span.SetAttributes(semconv.HTTPRoute(route))
+			}
+			if returned {
+				answered(span, noted.final(), http.StatusInternalServerError)
+			}
+			end(span, nil, returned)
+		}()
+		next.ServeHTTP(noted.view(), r)
+		returned = true
+	})
+}
+
+// served is the attributes of a request as the server sees it.
+func served(r *http.Request) []attribute.KeyValue {
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	host, port, err := net.SplitHostPort(r.Host)
+	if err != nil {
+		host = r.Host
+	}
+	attrs := []attribute.KeyValue{semconv.URLPath(r.URL.Path), semconv.URLScheme(scheme)}
+	if host != "" {
+		attrs = append(attrs, semconv.ServerAddress(host))
+	}
+	if n := portOf(scheme, port); n > 0 {
+		attrs = append(attrs, semconv.ServerPort(n))
+	}
+	return attrs
+}
+
+// routeOf is the path of a pattern, which may begin with a method and a host.
+func routeOf(pattern string) string {
+	for i, c := range pattern {
+		if c == '/' {
+			return pattern[i:]
+		}
+	}
+	return pattern
+}
+
+func answered(span trace.Span, status, failures int) {
+	span.SetAttributes(semconv.HTTPResponseStatusCode(status))
+	if status >= failures {
+		fail(span, semconv.ErrorTypeKey.String(strconv.Itoa(status)), "")
+	}
+}
+
+var methods = map[string]bool{
+	http.MethodConnect: true, http.MethodDelete: true, http.MethodGet: true, http.MethodHead: true, http.MethodOptions: true,
+	http.MethodPatch: true, http.MethodPost: true, http.MethodPut: true, http.MethodTrace: true,
+}
+
+// method gives the name of the span, too: there are few, whatever clients send.
+func method(m string) (name string, attrs []attribute.KeyValue) {
+	if m == "" {
+		m = http.MethodGet
+	}
+	if methods[m] {
+		return m, []attribute.KeyValue{semconv.HTTPRequestMethodKey.String(m)}
+	}
+	if len(m) > maxMethod {
+		m = m[:maxMethod]
+	}
+	return "HTTP", []attribute.KeyValue{semconv.HTTPRequestMethodOther, semconv.HTTPRequestMethodOriginal(m)}
+}
+
+const maxMethod = 64
+
+// public is a URL without what may be secret.
+func public(u *url.URL) string {
+	shown := *u
+	shown.User, shown.RawQuery, shown.ForceQuery, shown.Fragment, shown.RawFragment = nil, "", false, "", ""
+	return shown.String()
+}
+
+func portOf(scheme, port string) int {
+	n, err := strconv.Atoi(port)
+	switch {
+	case err == nil:
+		return n
+	case scheme == "https":
+		return 443
+	case scheme == "http":
+		return 80
+	default:
+		return 0
+	}
+}

@@ -1,0 +1,91 @@
+package oteltrace
+
+import (
+	"context"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/backstay-go/backstay/pubsub/tracecontext"
+	"github.com/backstay-go/backstay/saga"
+)
+
+// Attributes of the spans of sagas.
+const (
+	SagaKey      = attribute.Key("backstay.saga")           // the definition's name
+	InstanceKey  = attribute.Key("backstay.saga.instance")  // the instance's ID
+	StepKey      = attribute.Key("backstay.saga.step")      // the step's name
+	DirectionKey = attribute.Key("backstay.saga.direction") // "do" or "undo"
+)
+
+// Carried is a trace in a form to be stored: a field of a saga's State, or a column. It is plain data; its zero value is no trace.
+type Carried struct {
+	Traceparent string `json:"traceparent,omitempty"`
+	Tracestate  string `json:"tracestate,omitempty"`
+}
+
+// Carry returns the trace of ctx, or the zero value if it has none.
+func Carry(ctx context.Context) Carried {
+	carrier := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, carrier)
+	return Carried{carrier[tracecontext.HeaderTraceparent], carrier[tracecontext.HeaderTracestate]}
+}
+
+// Context returns ctx with the trace, so that spans begun with it join that. Without a valid trace it returns ctx.
+func (c Carried) Context(ctx context.Context) context.Context {
+	if came := c.spanContext(); came.IsValid() {
+		return trace.ContextWithRemoteSpanContext(ctx, came)
+	}
+	return ctx
+}
+
+func (c Carried) spanContext() trace.SpanContext {
+	carrier := propagation.MapCarrier{tracecontext.HeaderTraceparent: c.Traceparent, tracecontext.HeaderTracestate: c.Tracestate}
+	return trace.SpanContextFromContext(propagation.TraceContext{}.Extract(context.Background(), carrier))
+}
+
+// Step makes Do, Undo and OnTimeout of a step run in spans, one for each attempt. Steps run on any node and long after the call that
+// started the saga, so its trace travels in the State: trace returns the Carried that the caller put there by Carry, and may be nil
+// for spans that each begin a trace. It must not have effects. Branches of a parallel group and the waiting of Await, SleepUntil and
+// Child have no spans. It panics on a nil Tracer.
+//
+//	saga.Define("order", 1,
+//		oteltrace.Step(t, func(s *order) oteltrace.Carried { return s.Trace }, saga.Step[order]{Name: "pay", …}))
+func Step[State any](t *Tracer, trace func(s *State) Carried, step saga.Step[State]) saga.Step[State] {
+	if t == nil {
+		panic("oteltrace: the Tracer is nil")
+	}
+	around := func(direction saga.Direction, fn func(context.Context, *State) error) func(context.Context, *State) error {
+		if fn == nil {
+			return nil
+		}
+		return func(ctx context.Context, s *State) error {
+			var carried Carried
+			if trace != nil {
+				carried = trace(s)
+			}
+			return t.step(ctx, carried, step.Name, direction, func(ctx context.Context) error { return fn(ctx, s) })
+		}
+	}
+	step.Do = around(saga.Forward, step.Do)
+	step.Undo = around(saga.Backward, step.Undo)
+	step.OnTimeout = around(saga.Forward, step.OnTimeout)
+	return step
+}
+
+// step runs fn in the span of an attempt.
+func (t *Tracer) step(ctx context.Context, carried Carried, step string, direction saga.Direction, fn func(context.Context) error) (err error) {
+	attrs := []attribute.KeyValue{StepKey.String(step), DirectionKey.String(string(direction))}
+	name := step + " " + string(direction)
+	if now, ok := saga.Current(ctx); ok {
+		attrs = append(attrs, SagaKey.String(now.Definition), InstanceKey.String(now.ID), AttemptKey.Int(now.Number))
+		name = now.Definition + " " + name
+	}
+	ctx, span := t.join(ctx, carried.spanContext(), name, trace.WithAttributes(attrs...))
+	returned := false
+	defer func() { end(span, err, returned) }()
+	err = fn(ctx)
+	returned = true
+	return err
+}
