@@ -282,7 +282,7 @@ func TestARealReplayHolds(t *testing.T) {
 	if _, err := os.Stat(path); err != nil {
 		t.Skipf("the Online Retail data set is not at %s: put it there to run this test", path)
 	}
-	r, code := runJSON(t.Context(), t, "-replay", path, "-orders", "300")
+	r, code := runJSON(t.Context(), t, "-replay", path, "-orders", "300", "-rate", "50") // what two cores bear under the race detector
 	requireProof(t, r)
 	require.Zero(t, code)
 	require.Equal(t, 300, r.Orders)
