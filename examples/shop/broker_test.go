@@ -64,7 +64,7 @@ func TestTheShopHoldsOnAnyBroker(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r, code := runJSON(t.Context(), t, "-orders", "50", "-broker", address(t))
+			r, code := runJSON(t.Context(), t, "-orders", "50", "-rate", "20", "-broker", address(t))
 			requireProof(t, r)
 			require.Zero(t, code)
 			require.Positive(t, r.Redeliveries)
