@@ -75,7 +75,7 @@ func shopDatabases(t *testing.T, address string) (names []string) {
 func TestARunOnPostgreSQLHolds(t *testing.T) {
 	address := postgresURL(t)
 	var stdout, stderr bytes.Buffer
-	require.Zero(t, run(t.Context(), []string{"-db", address, "-orders", "60", "-json"}, &stdout, &stderr), "%s%s", &stdout, &stderr)
+	require.Zero(t, run(t.Context(), []string{"-db", address, "-orders", "60", "-rate", "20", "-json"}, &stdout, &stderr), "%s%s", &stdout, &stderr)
 	requireProof(t, resultIn(t, &stdout, &stderr))
 	_, name, told := strings.Cut(stderr.String(), "the databases ")
 	require.True(t, told, stderr.String())
