@@ -82,7 +82,7 @@ func TestF14_DeadRowsUnderAHeldSnapshot(t *testing.T) {
 	require.NoError(t, err)
 	without := dequeue(t, unmarked, l)
 	var dead time.Duration
-	for began := time.Now(); time.Since(began) < pgtest.Patience; { // the mark is raised once a second, when fetches come
+	for began := time.Now(); time.Since(began) < pgtest.Patience; { // the mark is raised when fetches come
 		dead = measure()
 		if dead < 2*clean {
 			break

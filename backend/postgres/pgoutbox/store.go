@@ -107,7 +107,7 @@ func New(pool *pgxpool.Pool, cfg Config, opts ...Option) (*Store, error) {
 		return nil, err
 	}
 	s.config = cfg.withDefaults()
-	s.mark.every = time.Second
+	s.mark.every = 100 * time.Millisecond // each fetch reads the rows that have died since
 	s.text = textsOf(s.config.Prefix)
 	return s, nil
 }
