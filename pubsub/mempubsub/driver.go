@@ -128,6 +128,12 @@ func (d *Driver) RemoveGroup(topic, group string) error {
 	return d.broker.topic(topic).remove(group)
 }
 
+// Responders counts the receivers of the group that are open, of all drivers of the broker. With it a caller of package
+// requestreply learns at once that nobody would answer.
+func (d *Driver) Responders(_ context.Context, topic, group string) (int, error) {
+	return d.broker.topic(topic).open(group), nil
+}
+
 // Config returns the broker's Config with defaults filled in.
 func (d *Driver) Config() Config { return d.broker.cfg }
 

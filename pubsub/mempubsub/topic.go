@@ -242,6 +242,16 @@ func (t *topic) remove(group string) error {
 	return nil
 }
 
+// open is the number of open receivers of the group.
+func (t *topic) open(group string) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if g := t.groups[group]; g != nil {
+		return g.open
+	}
+	return 0
+}
+
 // drop forgets a group.
 func (t *topic) drop(g *group) {
 	delete(t.groups, g.name)

@@ -344,6 +344,20 @@ func TestNoRespondersFailAtOnce(t *testing.T) {
 	})
 }
 
+func TestABrokerInMemoryKnowsItsResponders(t *testing.T) {
+	inBubble(t, func(w *world) {
+		c := w.client(requestreply.ClientConfig{}, requestreply.WithProbe(w.driver, "servers"))
+		_, err := c.Call(context.Background(), "")
+		require.ErrorIs(t, err, requestreply.ErrNoResponders)
+		_, stop, _ := w.serve(upper)
+		_, err = c.Call(context.Background(), "")
+		require.NoError(t, err)
+		stop()
+		_, err = c.Call(context.Background(), "")
+		require.ErrorIs(t, err, requestreply.ErrNoResponders)
+	})
+}
+
 func TestAPublishInDoubtIsACallInDoubt(t *testing.T) {
 	inBubble(t, func(w *world) {
 		for _, cause := range []error{pubsub.ErrInDoubt, errors.New("refused")} {
