@@ -31,6 +31,20 @@ const (
 // Floor is the subject that every other is compared with.
 const Floor = "floor"
 
+// Ours is how the name of each subject of this library begins.
+const Ours = ours
+
+// Headlines are the pieces of work that a short table shows.
+func Headlines() []string {
+	return []string{
+		closedCase, openCase, freeCase, firstCase, thirdCase, allowedCase, fourCase, oneTimeCase,
+		hitCase, missCase, stampedeCase, redisCase,
+		fanOutCase, asyncPublishCase + ", TCP", consumeCase + ", TCP", "Redis Streams, consume and acknowledge",
+		storeOneCase, drainCase, wakeTailCase, liteDrainCase,
+		sagaMemoryCase, sagaServerCase, sagaServerCase + ", 16 clients", sagaLiteCase,
+	}
+}
+
 // Cases returns all cases, the floor of each piece of work first. Call Close when all have run.
 func Cases() []Case { return slices.Concat(resilience(), caching(), messaging(), outboxes(), sagas()) }
 

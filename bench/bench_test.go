@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -53,6 +54,12 @@ func TestEveryPieceOfWorkHasItsFloorFirst(t *testing.T) {
 		seen[work] = true
 	}
 	require.NotEmpty(t, seen)
+}
+
+func TestEveryHeadlineIsACase(t *testing.T) {
+	for _, name := range bench.Headlines() {
+		require.True(t, slices.ContainsFunc(bench.Cases(), func(c bench.Case) bool { return c.Name == name }), name)
+	}
 }
 
 func TestEveryTargetNamesTwoSubjectsOfItsCase(t *testing.T) {

@@ -1,10 +1,15 @@
 // Report runs the benchmarks and prints a table for each area: every figure beside its ratio to the floor of the same run, then
 // what was to be reached, for caches their hit ratios, and which library passes which behavioural case, each in a child process.
 //
-//	go run ./bench/report [-area AREA] [-rounds N] [-reads N] [-cases=false] [-json FILE] [-markdown FILE]
+//	go run ./bench/report [-area AREA] [-rounds N] [-reads N] [-cases=false] [-json FILE] [-out DIR] [-readme FILE]
+//	go run ./bench/report -all
+//
+// With -all it is every area, and what it finds goes where it is shown: docs/AREA-tables.md, docs/AREA.svg, docs/figures.json and
+// the short tables in README.md.
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +18,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"testing"
@@ -72,10 +78,11 @@ func pages() []page {
 const aMoment = "100ms"
 
 type options struct {
-	area               string
-	rounds, reads      int
-	cases              bool
-	jsonFile, markdown string
+	area                  string
+	all                   bool
+	rounds, reads         int
+	cases                 bool
+	jsonFile, out, readme string
 }
 
 func main() {
@@ -86,11 +93,17 @@ func main() {
 	flag.IntVar(&o.reads, "reads", 1_000_000, "reads of each trace for the hit ratios; 0: no hit ratios")
 	flag.BoolVar(&o.cases, "cases", true, "put the libraries through the behavioural cases; needs a C compiler for the race detector")
 	flag.StringVar(&o.jsonFile, "json", "", "also write the rows as JSON to this file")
-	flag.StringVar(&o.markdown, "markdown", "", "also write the tables as Markdown to this file")
+	flag.StringVar(&o.out, "out", "", "also write the tables as Markdown and a plot as SVG, a file of each for each area, to this folder")
+	flag.StringVar(&o.readme, "readme", "", "also put short tables between the marks in this file")
+	flag.BoolVar(&o.all, "all", false, "run every area; -json, -out and -readme are those of this repository unless they are given")
 	flag.Parse()
-	if flag.NArg() > 0 || o.rounds < 0 || o.reads < 0 {
-		fmt.Fprintln(os.Stderr, "report: there are no arguments, and -rounds and -reads are at least 0; see -help")
+	if flag.NArg() > 0 || o.rounds < 0 || o.reads < 0 || o.all && o.area != "" {
+		fmt.Fprintln(os.Stderr, "report: there are no arguments, -rounds and -reads are at least 0, and -area excludes -all; see -help")
 		os.Exit(2)
+	}
+	if o.all {
+		o.out, o.readme = cmp.Or(o.out, "docs"), cmp.Or(o.readme, "README.md")
+		o.jsonFile = cmp.Or(o.jsonFile, filepath.Join(o.out, "figures.json"))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	err := errors.Join(run(ctx, os.Stdout, o), bench.Close())
@@ -173,10 +186,31 @@ func (r *report) write(o options) error {
 			return err
 		}
 	}
-	if o.markdown == "" {
+	if o.out != "" {
+		if err := r.writePages(o.out); err != nil {
+			return err
+		}
+	}
+	if o.readme == "" {
 		return nil
 	}
-	return os.WriteFile(o.markdown, []byte(r.asMarkdown()), 0o644)
+	return r.showIn(o.readme)
+}
+
+// writePages writes a page of tables and a plot for each area.
+func (r *report) writePages(folder string) error {
+	for _, a := range r.Areas {
+		if err := os.WriteFile(filepath.Join(folder, a.name+"-tables.md"), []byte(a.asMarkdown(r.Head)), 0o644); err != nil {
+			return err
+		}
+		if len(a.Rows) == 0 {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(folder, a.name+".svg"), []byte(a.plot(r.Head)), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (r *report) jsonRows() []any {
