@@ -30,6 +30,7 @@ type held struct {
 // receiver is a member of an unordered group. It asks the server for messages only while Receive runs, through a session.
 type receiver struct {
 	driver    *Driver
+	here      presence
 	topic     string
 	stream    string
 	consumer  string
@@ -50,10 +51,11 @@ type receiver struct {
 	held     held // head of the ring of what is delivered and not settled
 }
 
-func newReceiver(d *Driver, s pubsub.Subscription) *receiver {
+func newReceiver(d *Driver, s pubsub.Subscription, here presence) *receiver {
 	r := &receiver{
 		started:   time.Now(),
 		driver:    d,
+		here:      here,
 		topic:     s.Topic,
 		stream:    d.cfg.streamName(s.Topic),
 		consumer:  s.Group,
@@ -244,6 +246,7 @@ func (r *receiver) Close() error { return r.close() }
 
 func (r *receiver) doClose() error {
 	close(r.done)
+	r.here.end()
 	r.driver.conn.RemoveStatusListener(r.status)
 	r.mu.Lock()
 	s, sessions := r.session, r.sessions
