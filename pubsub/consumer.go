@@ -189,15 +189,18 @@ func (c *Consumer) Describe() (kind, name string, config any) {
 }
 
 // Metrics yields Stats under the names used in telemetry, and where the driver can tell, Lag as "lag" and "unsettled".
-// It does not wait for the broker, which is asked every three seconds while somebody reads: the lag is missing at first,
-// and when the broker has not answered for fifteen seconds.
+// It does not wait for the broker, which is asked every three seconds while somebody reads: the lag is NaN at first, and
+// when the broker has not answered for fifteen seconds.
 func (c *Consumer) Metrics() iter.Seq2[string, float64] {
 	return func(yield func(string, float64) bool) {
 		s := c.Stats()
-		lag, known := c.lag.look()
-		_ = (!known || yield("lag", float64(lag.Waiting))) &&
-			(!known || lag.Unsettled < 0 || yield("unsettled", float64(lag.Unsettled))) &&
-			yield("received_total", float64(s.Received)) &&
+		if c.lag.lagger != nil {
+			waiting, unsettled := c.lag.look()
+			if !yield("lag", waiting) || !yield("unsettled", unsettled) {
+				return
+			}
+		}
+		_ = yield("received_total", float64(s.Received)) &&
 			yield("redelivered_total", float64(s.Redelivered)) &&
 			yield("handled_total", float64(s.Handled)) &&
 			yield("failed_total", float64(s.Failed)) &&

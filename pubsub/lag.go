@@ -2,6 +2,7 @@ package pubsub
 
 import (
 	"context"
+	"math"
 	"sync"
 	"time"
 )
@@ -61,10 +62,11 @@ func newLagWatch(r Receiver) *lagWatch {
 	return w
 }
 
-// look returns the latest answer, if it is fresh, and sees to it that there will be one.
-func (w *lagWatch) look() (lag Lag, known bool) {
-	if w.lagger == nil || w.ctx.Err() != nil {
-		return Lag{}, false
+// look returns the numbers of the latest answer, or NaN where they are not known, and sees to it that there will be one.
+func (w *lagWatch) look() (waiting, unsettled float64) {
+	waiting, unsettled = math.NaN(), math.NaN()
+	if w.ctx.Err() != nil {
+		return waiting, unsettled
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -73,7 +75,13 @@ func (w *lagWatch) look() (lag Lag, known bool) {
 		w.asking = true
 		go w.run()
 	}
-	return w.answer, !w.at.IsZero() && time.Since(w.at) < lagStale
+	if w.at.IsZero() || time.Since(w.at) >= lagStale {
+		return waiting, unsettled
+	}
+	if w.answer.Unsettled >= 0 {
+		unsettled = float64(w.answer.Unsettled)
+	}
+	return float64(w.answer.Waiting), unsettled
 }
 
 func (w *lagWatch) run() {
