@@ -20,6 +20,7 @@ type Consumer struct {
 	settler  *settler
 	inline   bool // the driver's Settle does not block: workers call it themselves
 	clock    clock
+	lag      *lagWatch
 
 	stopping context.Context // done once Close is called
 	stop     context.CancelFunc
@@ -85,6 +86,7 @@ func newConsumer(b *Bus, s Subscription, r Receiver, caps Capabilities) *Consume
 		local:   s.Ordered || !caps.DelayedNack,
 		inline:  caps.SettleDoesNotBlock,
 		clock:   newClock(),
+		lag:     newLagWatch(r),
 		stopped: make(chan struct{}),
 		drained: make(chan struct{}),
 		halted:  true, // until Run
@@ -118,6 +120,7 @@ func (c *Consumer) Close() error {
 // leave closes the receiver, once.
 func (c *Consumer) leave() {
 	c.closing.Do(func() {
+		c.lag.end()
 		c.closeErr = c.receiver.Close()
 		c.bus.forget(c)
 	})
@@ -185,10 +188,18 @@ func (c *Consumer) Describe() (kind, name string, config any) {
 	return "pubsub.consumer", s.Name, s
 }
 
-// Metrics yields Stats under the names used in telemetry.
+// Metrics yields Stats under the names used in telemetry, and where the driver can tell, Lag as "lag" and "unsettled".
+// It does not wait for the broker, which is asked every three seconds while somebody reads: the lag is NaN at first, and
+// when the broker has not answered for fifteen seconds.
 func (c *Consumer) Metrics() iter.Seq2[string, float64] {
 	return func(yield func(string, float64) bool) {
 		s := c.Stats()
+		if c.lag.lagger != nil {
+			waiting, unsettled := c.lag.look()
+			if !yield("lag", waiting) || !yield("unsettled", unsettled) {
+				return
+			}
+		}
 		_ = yield("received_total", float64(s.Received)) &&
 			yield("redelivered_total", float64(s.Redelivered)) &&
 			yield("handled_total", float64(s.Handled)) &&

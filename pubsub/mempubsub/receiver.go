@@ -126,6 +126,17 @@ func (r *receiver) Settle(_ context.Context, verdicts []pubsub.Verdict) error {
 	return nil
 }
 
+// Lag implements pubsub.Lagger. Messages that wait for their time, or behind a lane's LaneDepth, are waiting.
+func (r *receiver) Lag(context.Context) (pubsub.Lag, error) {
+	r.topic.mu.Lock()
+	defer r.topic.mu.Unlock()
+	leased := 0
+	for i := range r.group.lanes {
+		leased += r.group.lanes[i].leased
+	}
+	return pubsub.Lag{Waiting: int64(r.group.pending - leased), Unsettled: int64(leased)}, nil
+}
+
 // Close implements pubsub.Receiver.
 func (r *receiver) Close() error {
 	r.topic.mu.Lock()

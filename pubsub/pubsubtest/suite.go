@@ -104,6 +104,9 @@ var suite = []test{
 	{name: "DrainFinishesHandlers", run: drainFinishes},
 	{name: "DrainTimeoutRedelivers", run: drainTimeout},
 	{name: "CloseIsIdempotent", run: closeIdempotent},
+	{name: "LagIsTold", run: lagIsTold},
+	{name: "LagOfLanesIsTold", needs: []need{ordered}, run: lagOfLanes},
+	{name: "RespondersAreTold", run: respondersAreTold},
 }
 
 // Run runs the suite. Every test has a driver of its own.

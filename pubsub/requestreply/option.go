@@ -33,7 +33,8 @@ func WithPublisher(p pubsub.Publisher) Option {
 	return func(s *settings) { s.publisher = p }
 }
 
-// ResponderProbe tells how many members a group has. It is for drivers whose broker knows, such as mempubsub.
+// ResponderProbe tells how many members a group has. The drivers whose brokers know are one:
+// mempubsub, natspubsub, rabbitpubsub and kafkapubsub.
 type ResponderProbe interface {
 	// Responders returns the number of members of the group that are connected now. It may block until ctx is done, and
 	// is called for every Call: a probe that asks the network should remember its answer for a while.

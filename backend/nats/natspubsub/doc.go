@@ -73,6 +73,11 @@
 // What an unordered member that is killed or stopped has in hand comes again after a lease and, since the server still
 // answers its requests, half a lease more, five seconds at most.
 //
+// # Permissions
+//
+// Beside the topics' subjects, those of JetStream's API and _INBOX, a member subscribes to "<Prefix>.~here.>", by which
+// Driver.Responders finds it, and one of an ordered group to "<Prefix>.~lanes.>" or "<Prefix>.~views.>".
+//
 // # On the wire
 //
 // ID, topic, key and time are CloudEvents attributes in binary mode (ce-id, ce-type, ce-partitionkey, ce-time), so that

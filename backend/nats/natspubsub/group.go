@@ -31,12 +31,18 @@ func (d *Driver) Open(ctx context.Context, s pubsub.Subscription) (pubsub.Receiv
 		return nil, err
 	}
 	var r pubsub.Receiver
-	if s.Ordered {
-		r, err = d.openLanes(ctx, s, t)
-	} else if err = d.ensureGroup(ctx, s, t); err == nil {
-		r = newReceiver(d, s)
+	here, err := d.bePresent(s)
+	switch {
+	case err != nil:
+	case s.Ordered:
+		r, err = d.openLanes(ctx, s, t, here)
+	default:
+		if err = d.ensureGroup(ctx, s, t); err == nil {
+			r = newReceiver(d, s, here)
+		}
 	}
 	if err != nil {
+		here.end()
 		return nil, fmt.Errorf("natspubsub %q: group %s of topic %s: %w", d.cfg.Name, s.Group, s.Topic, err)
 	}
 	return r, nil

@@ -13,7 +13,7 @@ import (
 )
 
 // openLanes joins an ordered group, or makes its records.
-func (d *Driver) openLanes(ctx context.Context, s pubsub.Subscription, t *topic) (pubsub.Receiver, error) {
+func (d *Driver) openLanes(ctx context.Context, s pubsub.Subscription, t *topic, here presence) (pubsub.Receiver, error) {
 	stream, err := d.js.Stream(ctx, d.cfg.streamName(s.Topic))
 	if err != nil {
 		return nil, err
@@ -48,7 +48,7 @@ func (d *Driver) openLanes(ctx context.Context, s pubsub.Subscription, t *topic)
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	return newLaneReceiver(d, s, t, store, first), nil
+	return newLaneReceiver(d, s, t, store, first, here), nil
 }
 
 // ensureLane makes the record of a lane unless there is one.

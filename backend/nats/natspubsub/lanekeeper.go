@@ -265,6 +265,7 @@ func (r *laneReceiver) doClose() error {
 	running := r.running
 	r.mu.Unlock()
 	close(r.done)
+	r.here.end()
 	r.cancel()
 	if running {
 		<-r.kept

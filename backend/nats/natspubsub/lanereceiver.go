@@ -33,6 +33,7 @@ type laneReceiver struct {
 	sub     pubsub.Subscription
 	store   *laneStore
 	first   laneRecord // of a lane that has none
+	here    presence
 	id      string
 	stream  string
 	inbox   string
@@ -71,9 +72,9 @@ const (
 	commitEvery = 20 * time.Millisecond
 )
 
-func newLaneReceiver(d *Driver, s pubsub.Subscription, t *topic, store *laneStore, first laneRecord) *laneReceiver {
+func newLaneReceiver(d *Driver, s pubsub.Subscription, t *topic, store *laneStore, first laneRecord, here presence) *laneReceiver {
 	r := &laneReceiver{
-		driver: d, topic: t, sub: s, store: store, first: first,
+		driver: d, topic: t, sub: s, store: store, first: first, here: here,
 		id:      rand.Text(),
 		stream:  d.cfg.streamName(s.Topic),
 		inbox:   d.conn.NewInbox(),

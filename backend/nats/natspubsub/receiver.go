@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,6 +31,7 @@ type held struct {
 // receiver is a member of an unordered group. It asks the server for messages only while Receive runs, through a session.
 type receiver struct {
 	driver    *Driver
+	here      presence
 	topic     string
 	stream    string
 	consumer  string
@@ -44,16 +46,22 @@ type receiver struct {
 	delayed   string       // begins the subjects of what waits for its time; the server sends it too
 	acks      acks
 
+	// Used again by each Receive, and by each Settle.
+	taken []arrival
+	out   []pubsub.Delivery
+	acked []string
+
 	mu       sync.Mutex
 	session  *session // nil while nobody receives
 	sessions []*session
 	held     held // head of the ring of what is delivered and not settled
 }
 
-func newReceiver(d *Driver, s pubsub.Subscription) *receiver {
+func newReceiver(d *Driver, s pubsub.Subscription, here presence) *receiver {
 	r := &receiver{
 		started:   time.Now(),
 		driver:    d,
+		here:      here,
 		topic:     s.Topic,
 		stream:    d.cfg.streamName(s.Topic),
 		consumer:  s.Group,
@@ -79,7 +87,9 @@ func (r *receiver) Receive(ctx context.Context, limit int) ([]pubsub.Delivery, e
 		if err != nil {
 			return nil, err
 		}
-		arrived, hungry := s.take(limit)
+		r.forget()
+		arrived, hungry := s.take(r.taken[:0], limit)
+		r.taken = arrived
 		if err = ctx.Err(); err == nil && (hungry || len(arrived) == 0) {
 			err = s.ask(ctx, limit)
 		}
@@ -93,6 +103,18 @@ func (r *receiver) Receive(ctx context.Context, limit int) ([]pubsub.Delivery, e
 			r.leave(s)
 			return nil, err
 		}
+	}
+}
+
+// keptDeliveries is the longest slice that a receiver keeps.
+const keptDeliveries = 1024
+
+// forget lets go of what the last Receive has returned: a receiver that waits holds on to no payload.
+func (r *receiver) forget() {
+	clear(r.taken)
+	clear(r.out)
+	if cap(r.out) > keptDeliveries {
+		r.taken, r.out = nil, nil
 	}
 }
 
@@ -146,13 +168,14 @@ func (r *receiver) leave(s *session) {
 
 // deliver makes deliveries of messages, with a fresh lease where they have waited here.
 func (r *receiver) deliver(arrived []arrival) ([]pubsub.Delivery, error) {
-	ds := make([]pubsub.Delivery, len(arrived))
+	ds := slices.Grow(r.out[:0], len(arrived))[:len(arrived)]
+	r.out = ds
 	tokens := make([]held, len(arrived))
 	redelivered := 0
-	now := time.Now()
+	now := time.Since(r.started)
 	for i := range arrived {
 		a := &arrived[i]
-		if now.Sub(a.at) > r.lease/20 {
+		if now-a.at > r.lease/20 {
 			if err := r.driver.conn.Publish(a.msg.Reply, ackProgress); err != nil {
 				return nil, err // the connection is closed for good
 			}
@@ -189,7 +212,7 @@ var (
 func (r *receiver) Settle(ctx context.Context, verdicts []pubsub.Verdict) error {
 	r.lastSeen.Store(int64(time.Since(r.started)))
 	reconnects := r.driver.conn.Stats().Reconnects
-	acked := make([]string, 0, len(verdicts))
+	acked := r.acked[:0]
 	for _, v := range verdicts {
 		t, ok := v.Token.(*held)
 		if !ok {
@@ -202,6 +225,7 @@ func (r *receiver) Settle(ctx context.Context, verdicts []pubsub.Verdict) error 
 			acked = append(acked, t.reply)
 		}
 	}
+	r.acked = acked
 	others := len(acked) < len(verdicts)
 	if r.acks.add(acked, reconnects) || others {
 		err := r.acks.confirm(ctx)
@@ -244,6 +268,7 @@ func (r *receiver) Close() error { return r.close() }
 
 func (r *receiver) doClose() error {
 	close(r.done)
+	r.here.end()
 	r.driver.conn.RemoveStatusListener(r.status)
 	r.mu.Lock()
 	s, sessions := r.session, r.sessions

@@ -37,8 +37,9 @@ type session struct {
 	mu         sync.Mutex
 	over       bool
 	arrived    []arrival
-	clock      time.Time   // when one of the last arrived
-	keeper     *time.Timer // extends the leases of what has arrived
+	first      int           // of those in arrived that are not taken
+	clock      time.Duration // when one of the last arrived
+	keeper     *time.Timer   // extends the leases of what has arrived
 	pull       pull
 	pace       pace
 	reconnects uint64
@@ -47,8 +48,11 @@ type session struct {
 // arrival is a message that waits to be taken.
 type arrival struct {
 	msg *nats.Msg
-	at  time.Time
+	at  time.Duration // since the receiver was started
 }
+
+// waiting is what has arrived and is not taken.
+func (s *session) waiting() []arrival { return s.arrived[s.first:] }
 
 // pull is the requests to one consumer.
 type pull struct {
@@ -122,10 +126,15 @@ func (s *session) onDelivery(m *nats.Msg) {
 // than the rest, and too early a time only has a lease extended too early.
 func (s *session) keepArrival(m *nats.Msg) {
 	if len(s.arrived)%clockEvery == 0 {
-		s.clock = time.Now()
+		s.clock = time.Since(s.receiver.started)
+	}
+	if s.first > 0 && len(s.arrived) == cap(s.arrived) { // there is room at the beginning
+		n := copy(s.arrived, s.waiting())
+		clear(s.arrived[n:])
+		s.arrived, s.first = s.arrived[:n], 0
 	}
 	s.arrived = append(s.arrived, arrival{msg: m, at: s.clock})
-	if len(s.arrived) == 1 && !s.over {
+	if len(s.waiting()) == 1 && !s.over {
 		s.keep()
 	}
 }
@@ -204,23 +213,26 @@ func (s *session) signal() {
 	}
 }
 
-// take removes the first messages that have arrived. It reports hungry when requests should be sent although there are
-// messages, lest the next ones be late.
-func (s *session) take(limit int) (taken []arrival, hungry bool) {
+// take moves the first messages that have arrived to the end of taken. It reports hungry when requests should be sent
+// although there are messages, lest the next ones be late.
+func (s *session) take(taken []arrival, limit int) (_ []arrival, hungry bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.over {
-		return nil, false
+		return taken, false
 	}
-	n := min(limit, len(s.arrived))
-	taken = s.arrived[:n:n]
-	s.arrived = s.arrived[n:]
-	if len(s.arrived) == 0 {
-		s.arrived = nil
+	n := min(limit, len(s.waiting()))
+	next := s.waiting()[:n]
+	taken = append(taken, next...)
+	clear(next)
+	s.first += n
+	left := len(s.waiting())
+	if left == 0 {
+		s.arrived, s.first = s.arrived[:0], 0
 		s.stopKeeping()
 	}
 	ahead := s.pace.taken(n, time.Since(s.receiver.started))
-	return taken, ahead > 0 && n > 0 && s.pull.left+len(s.arrived) <= ahead/2
+	return taken, ahead > 0 && n > 0 && s.pull.left+left <= ahead/2
 }
 
 // ask sends the requests that are due. It fails when a consumer is gone.
@@ -260,7 +272,7 @@ func (s *session) due(limit int) (q query, suspect bool, err error) {
 		s.reconnects = n
 		p.forget() // as the server has
 	}
-	wanted, waiting := max(limit, s.pace.ahead), len(s.arrived)
+	wanted, waiting := max(limit, s.pace.ahead), len(s.waiting())
 	now := time.Now()
 	if p.refusal != nil {
 		return q, false, fmt.Errorf("natspubsub %q: consumer %s: %w", s.receiver.driver.cfg.Name, s.receiver.consumer, p.refusal)
@@ -328,8 +340,8 @@ func (s *session) extend() {
 		return
 	}
 	s.mu.Lock()
-	waiting := make([]string, len(s.arrived))
-	for i, a := range s.arrived {
+	waiting := make([]string, len(s.waiting()))
+	for i, a := range s.waiting() {
 		waiting[i] = a.msg.Reply
 	}
 	if len(waiting) > 0 {
@@ -357,8 +369,8 @@ func (s *session) end() {
 func (s *session) giveBack() {
 	s.mu.Lock()
 	s.over = true // also if the connection was closed
-	back := s.arrived
-	s.arrived = nil
+	back := s.waiting()
+	s.arrived, s.first = nil, 0
 	s.mu.Unlock()
 	if len(back) == 0 {
 		return

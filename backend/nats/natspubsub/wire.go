@@ -132,18 +132,39 @@ func decode(topic string, nm *nats.Msg) (pubsub.Message, origin, error) {
 
 func decodeFrom(topic string, nm *nats.Msg, from origin) pubsub.Message {
 	m := pubsub.Message{Topic: topic, Payload: nm.Data, Attempt: from.deliveries}
-	m.Key = unescape(nm.Header.Get(headerKey))
-	if m.ID = unescape(nm.Header.Get(headerID)); m.ID == "" {
-		m.ID = nm.Header.Get(headerMsgID)
+	var msgID, at, other string
+	for name, values := range nm.Header {
+		if len(values) == 0 {
+			continue
+		}
+		switch name { // once over all costs less than to look for each
+		case headerKey:
+			m.Key = unescape(values[0])
+		case headerID:
+			m.ID = unescape(values[0])
+		case headerMsgID:
+			msgID = values[0]
+		case headerTime:
+			at = values[0]
+		case headerOther:
+			other = values[0]
+		default:
+			m.Header = decodeHeader(m.Header, name, values)
+		}
+	}
+	if m.ID == "" {
+		m.ID = msgID
 	}
 	if m.ID == "" {
 		m.ID = from.stream + ":" + strconv.FormatUint(from.sequence, 10)
 	}
 	var err error
-	if m.Time, err = time.Parse(time.RFC3339Nano, nm.Header.Get(headerTime)); err != nil {
+	if m.Time, err = time.Parse(time.RFC3339Nano, at); err != nil {
 		m.Time = time.Unix(0, from.stored)
 	}
-	m.Header = decodeHeader(nm.Header)
+	if other != "" {
+		m.Header = decodeOther(m.Header, other)
+	}
 	return m
 }
 
@@ -166,19 +187,36 @@ func parseReply(reply string) (o origin, err error) {
 	if !ok {
 		return o, errReply
 	}
-	if n := strings.Count(rest, "."); n > 6 {
-		_, rest, _ = strings.Cut(rest, ".")
-		_, rest, _ = strings.Cut(rest, ".")
-	} else if n < 6 {
-		return o, errReply
+	var dots [8]int // the first ones
+	n := 0
+	for i := range len(rest) {
+		if rest[i] == '.' {
+			if n < len(dots) {
+				dots[n] = i
+			}
+			n++
+		}
 	}
-	o.stream, rest, _ = strings.Cut(rest, ".")
-	o.consumer, rest, _ = strings.Cut(rest, ".")
+	if n < len(dots) {
+		dots[n] = len(rest)
+	}
+	begin, next := 0, 0
+	switch {
+	case n < 6:
+		return o, errReply
+	case n > 6:
+		begin, next = dots[1]+1, 2
+	}
+	part := func() string {
+		text := rest[begin:dots[next]]
+		begin = dots[next] + 1
+		next++
+		return text
+	}
+	o.stream, o.consumer = part(), part()
 	var numbers [4]uint64
 	for i := range numbers {
-		var text string
-		text, rest, _ = strings.Cut(rest, ".")
-		if numbers[i], err = strconv.ParseUint(text, 10, 63); err != nil {
+		if numbers[i], ok = parseNumber(part()); !ok {
 			return o, errReply
 		}
 	}
@@ -186,21 +224,40 @@ func parseReply(reply string) (o origin, err error) {
 	return o, nil
 }
 
-func decodeHeader(in nats.Header) pubsub.Header {
-	h := pubsub.Header{}
-	for name, values := range in {
-		switch {
-		case strings.HasPrefix(name, "ce-"), name == headerMsgID, name == headerOther:
-		case strings.HasPrefix(name, headerScheduler): // the server's remark that it has kept a message until its time
-		case len(values) == 1:
-			h[name] = values[0]
-		default:
-			h[name] = strings.Join(values, ", ")
-		}
+// parseNumber reads a number below 2^63.
+func parseNumber(text string) (n uint64, ok bool) {
+	if len(text) == 0 || len(text) > 19 { // 19 nines are below 2^64
+		return 0, false
 	}
-	text := in.Get(headerOther)
-	if text == "" {
+	for i := range len(text) {
+		digit := text[i] - '0'
+		if digit > 9 {
+			return 0, false
+		}
+		n = 10*n + uint64(digit)
+	}
+	return n, n < 1<<63
+}
+
+// decodeHeader adds a header to h, unless it is of the event or a remark of the server.
+func decodeHeader(h pubsub.Header, name string, values []string) pubsub.Header {
+	switch {
+	case strings.HasPrefix(name, "ce-"), strings.HasPrefix(name, headerScheduler):
 		return h
+	case h == nil:
+		h = make(pubsub.Header)
+	}
+	h[name] = values[0]
+	if len(values) > 1 {
+		h[name] = strings.Join(values, ", ")
+	}
+	return h
+}
+
+// decodeOther adds the headers that NATS would have changed.
+func decodeOther(h pubsub.Header, text string) pubsub.Header {
+	if h == nil {
+		h = make(pubsub.Header)
 	}
 	other, err := url.ParseQuery(text)
 	if err != nil {

@@ -3,8 +3,10 @@ package otelmetrics_test
 import (
 	"context"
 	"iter"
+	"math"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -74,6 +76,14 @@ func oneOfEach(t *testing.T) []otelmetrics.Object {
 	bus := pubsub.New(mempubsub.New(mempubsub.Config{}))
 	consumer, err := bus.Open(t.Context(), pubsub.Subscription{Topic: "orders", Group: "billing"})
 	require.NoError(t, err)
+	require.Eventually(t, func() bool { // asked by the first look, and known to a later one
+		for name, value := range consumer.Metrics() {
+			if name == "lag" {
+				return !math.IsNaN(value)
+			}
+		}
+		return false
+	}, time.Minute, time.Millisecond)
 	client, err := requestreply.NewClient[int, int](t.Context(), bus, requestreply.ClientConfig{Topic: "sums"})
 	require.NoError(t, err)
 	def := saga.MustDefine("trip", 1, saga.Step[int]{Name: "book", Do: func(context.Context, *int) error { return nil }})

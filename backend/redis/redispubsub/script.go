@@ -224,6 +224,16 @@ redis.call('HDEL', KEYS[1], 'group:' .. ARGV[1], 'lease:' .. ARGV[1])
 for i = 5, #KEYS do redis.pcall('XGROUP', 'DESTROY', KEYS[i], ARGV[1]) end
 return 1`)
 
+	// lagScript KEYS: lane. ARGV: group. Answers with the number of entries that the group has not read, of which it counts
+	// 1000 where the server does not know, and the number of those that are pending.
+	lagScript = rueidis.NewLuaScript(luaGroup + `local g = find(KEYS[1], ARGV[1])
+if not g then return gone end
+local unread = g['lag']
+if not unread then
+  unread = #redis.call('XRANGE', KEYS[1], '(' .. g['last-delivered-id'], '+', 'COUNT', 1000)
+end
+return {unread, g['pending']}`)
+
 	// trimScript KEYS: lane. ARGV: age in milliseconds or 0, length or 0, whether unhandled messages may go (1 or 0), and
 	// the idle time after which a consumer that has nothing is forgotten. Answers with the number removed.
 	trimScript = rueidis.NewLuaScript(luaNow + `local function parse(id)
