@@ -11,7 +11,8 @@ import (
 )
 
 // Driver is a pubsub.Driver on a broker in this process. Make it with New, and further ones on the same broker with
-// Connect. It is safe for concurrent use and starts no goroutine.
+// Connect. It is safe for concurrent use and starts no goroutine, but a context that is not of package context has one of that
+// package wait for it from a Receive that waited until the receiver is closed or gets another.
 type Driver struct {
 	broker *broker
 	done   chan struct{} // closed by Close
