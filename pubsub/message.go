@@ -75,6 +75,9 @@ func (m *Message) validate() error {
 	if !utf8.ValidString(m.ID) || !utf8.ValidString(m.Key) {
 		return errors.New("ID or Key is not valid UTF-8")
 	}
+	if len(m.Header) == 0 { // which costs less to see than to range over
+		return nil
+	}
 	for name, value := range m.Header {
 		if !isToken(name) || reserved(name) {
 			return fmt.Errorf("header name %q: it must be a token that does not begin with ce-, ce_ or cloudEvents_", name)

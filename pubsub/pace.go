@@ -7,10 +7,14 @@ import "time"
 // together. Because any handler may turn out to be slow, that goes on under watch: when for watchEvery no worker has
 // finished anything, the others are woken, the verdicts are passed on, and handlers are slow until proven quick. So a
 // message, a free worker or a verdict waits at most twice as long as watchEvery behind a handler that used to be quick.
+//
+// The watch goes on for a while when nobody is busy: to set its timer would delay the next message, if that is alone, by
+// as much as the rest of its way through this package.
 const (
 	watchEvery = time.Millisecond
 	quickTime  = 5 * time.Microsecond
 	quickCount = 8 // quick handlings in a row, slow ones halving the count
+	watchIdle  = 8 // looks in a row at nobody, after which the watch ends
 )
 
 // pace knows whether handlers are quick. It is guarded by the consumer's mutex.
@@ -20,6 +24,7 @@ type pace struct {
 	seen  uint64 // steps when the watch last looked
 	timer *time.Timer
 	armed bool
+	idle  int // times in a row that it found nobody busy
 }
 
 func (p *pace) quick() bool { return p.count >= quickCount }
@@ -52,9 +57,18 @@ func (c *Consumer) share() {
 // watch sets the timer, unless it runs.
 func (c *Consumer) watch() {
 	p := &c.pace
-	if p.armed {
-		return
+	switch {
+	case !p.armed:
+		c.keepWatch()
+	case p.idle > 0:
+		p.seen = p.steps - 1 // a whole round for a handling that begins between two looks
 	}
+	p.idle = 0
+}
+
+// keepWatch sets it.
+func (c *Consumer) keepWatch() {
+	p := &c.pace
 	p.armed, p.seen = true, p.steps
 	if p.timer == nil {
 		p.timer = time.AfterFunc(watchEvery, c.lookAfter)
@@ -70,7 +84,11 @@ func (c *Consumer) lookAfter() {
 	p := &c.pace
 	p.armed = false
 	switch {
-	case c.draining || c.busy == 0:
+	case c.draining:
+	case c.busy == 0:
+		if p.idle++; p.idle < watchIdle {
+			c.keepWatch()
+		}
 	case p.steps != p.seen:
 		c.watch()
 	default:

@@ -71,6 +71,33 @@ func TestSlowHandlersAfterQuickOnesUseAllSlots(t *testing.T) {
 	})
 }
 
+// The others come soon, however long nobody was busy before the handler that turns slow.
+func TestAHandlerThatTurnsSlowAfterAPauseStrandsNothing(t *testing.T) {
+	for _, pause := range []time.Duration{0, 300 * time.Microsecond, 2500 * time.Microsecond, 7900 * time.Microsecond, time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			d := newScripted(inline)
+			release := make(chan struct{})
+			_, stop := start(t, d, pubsub.Subscription{Concurrency: 2}, func(_ context.Context, m pubsub.Message) error {
+				if m.ID == "slow" {
+					<-release
+				}
+				return nil
+			})
+			const quick = 40
+			for range quick {
+				d.deliver(1, "m")
+				synctest.Wait()
+			}
+			elapse(pause)
+			d.deliver(1, "slow", "after")
+			elapse(2 * time.Millisecond)
+			require.Equal(t, []pubsub.Verdict{ack("after")}, d.given()[quick:], pause)
+			close(release)
+			require.NoError(t, stop())
+		})
+	}
+}
+
 // A Settle that fails on the goroutine of a handler is repeated, and none begins once Run has returned or beside another.
 func TestSettleOnTheHandlersGoroutine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

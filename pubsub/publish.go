@@ -51,14 +51,14 @@ func (b *Bus) Publish(ctx context.Context, msgs ...Message) error {
 		m.Attempt = 0
 	}
 	caps := b.driver.Capabilities()
-	if err := b.refuse(ctx, out, caps); err != nil {
+	if err := b.refuse(ctx, out, &caps); err != nil {
 		return b.counts.count(len(out), err)
 	}
 	return b.counts.count(len(out), publishError(out, b.send(ctx, out, caps.PublishObeysContext, now)))
 }
 
 // refuse finds what is wrong before anything is sent.
-func (b *Bus) refuse(ctx context.Context, msgs []Message, caps Capabilities) error {
+func (b *Bus) refuse(ctx context.Context, msgs []Message, caps *Capabilities) error {
 	if b.refusing.Load() {
 		return publishError(msgs, repeat(ErrClosed, len(msgs)))
 	}

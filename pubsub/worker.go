@@ -286,14 +286,17 @@ func (c *Consumer) accept(w *hand) {
 	}
 	c.receiving = false
 	switch {
+	case w.err == nil:
 	case c.intake.Err() != nil:
 		c.halted = true
-	case w.err != nil:
+	default:
 		c.intakeErr = fmt.Errorf("pubsub: consumer %q: receive: %w", s.Name, w.err)
 		c.halted = true
 		c.haltIntake()
 	}
-	c.quiet.Signal()
+	if c.draining {
+		c.quiet.Signal()
+	}
 	w.received, w.err, w.returned = nil, nil, false
 }
 

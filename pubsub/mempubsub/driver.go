@@ -4,13 +4,15 @@ import (
 	"context"
 	"iter"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/backstay-go/backstay/pubsub"
 )
 
 // Driver is a pubsub.Driver on a broker in this process. Make it with New, and further ones on the same broker with
-// Connect. It is safe for concurrent use and starts no goroutine.
+// Connect. It is safe for concurrent use and starts no goroutine, but a context that is not of package context has one of that
+// package wait for it from a Receive that waited until the receiver is closed or gets another.
 type Driver struct {
 	broker *broker
 	done   chan struct{} // closed by Close
@@ -25,7 +27,8 @@ type broker struct {
 	cfg  Config
 	base time.Time // when it was made
 
-	topics sync.Map // name to *topic
+	topics sync.Map              // name to *topic
+	latest atomic.Pointer[topic] // that somebody asked for: most ask for the same again, and a map is slow when it is cold
 }
 
 var _ pubsub.Driver = (*Driver)(nil)
@@ -184,11 +187,16 @@ func (d *Driver) Metrics() iter.Seq2[string, float64] {
 }
 
 func (b *broker) topic(name string) *topic {
-	t, ok := b.topics.Load(name)
-	if !ok {
-		t, _ = b.topics.LoadOrStore(name, newTopic(b, name))
+	if t := b.latest.Load(); t != nil && t.name == name {
+		return t
 	}
-	return t.(*topic)
+	found, ok := b.topics.Load(name)
+	if !ok {
+		found, _ = b.topics.LoadOrStore(name, newTopic(b, name))
+	}
+	t := found.(*topic)
+	b.latest.Store(t)
+	return t
 }
 
 func (d *Driver) forget(r *receiver) {

@@ -11,19 +11,21 @@ import (
 // group is the queue of one group of a topic. The topic's mutex guards it. An unordered group has one lane, which all
 // members share; an ordered one has several, each owned by at most one member.
 type group struct {
-	topic     *topic
-	name      string
+	pending   int  // unsettled messages
+	limit     int  // of them
+	stirred   bool // something may have become deliverable since the last offer
 	ordered   bool
 	temporary bool
-	full      *Error // what Publish returns when there is no room
 	lanes     []lane
-	delayed   later // given back with a delay, until it is over
-	scheduled later // not yet in their lane, on the wall clock as DeliverAt is
-	asked     uint64
-	pending   int // unsettled messages
-	open      int // receivers not closed
 	members   []*receiver
-	stirred   bool // something may have become deliverable since the last offer
+	one       [1]lane // of an unordered group
+	topic     *topic
+	name      string
+	full      *Error // what Publish returns when there is no room
+	delayed   later  // given back with a delay, until it is over
+	scheduled later  // not yet in their lane, on the wall clock as DeliverAt is
+	asked     uint64
+	open      int // receivers not closed
 }
 
 // lane is a queue of messages in publish order. What was given back is older than all that are fresh.
@@ -40,13 +42,14 @@ type lane struct {
 func (l *lane) len() int { return len(l.again) + l.fresh.n }
 
 func newGroup(t *topic, s pubsub.Subscription) *group {
-	n := 1
-	if s.Ordered {
-		n = t.cfg.Lanes
-	}
+	limit := t.broker.cfg.MaxPending
 	g := &group{
-		topic: t, name: s.Group, ordered: s.Ordered, temporary: s.Temporary, lanes: make([]lane, n),
-		full: &Error{Topic: t.name, Group: s.Group, Limit: t.cfg.MaxPending, what: "unsettled messages (MaxPending)"},
+		topic: t, name: s.Group, ordered: s.Ordered, temporary: s.Temporary, limit: limit,
+		full: &Error{Topic: t.name, Group: s.Group, Limit: limit, what: "unsettled messages (MaxPending)"},
+	}
+	g.lanes = g.one[:]
+	if s.Ordered {
+		g.lanes = make([]lane, t.broker.cfg.Lanes)
 	}
 	for i := range g.lanes {
 		g.lanes[i].epoch = 1

@@ -15,6 +15,8 @@ type receiver struct {
 	sub    pubsub.Subscription
 	wake   chan struct{} // capacity 1
 
+	heed heed
+
 	closed         bool
 	member         bool              // of its group: not closed, and not taken for dead
 	waiting        bool              // in Receive
@@ -43,12 +45,12 @@ func (r *receiver) Receive(ctx context.Context, limit int) ([]pubsub.Delivery, e
 		if len(got) > 0 || err != nil {
 			return got, err
 		}
-		select {
-		case <-r.wake:
-		case <-ctx.Done():
+		r.heed.to(ctx, r.wakeUp)
+		if err := ctx.Err(); err != nil {
 			r.giveUp()
-			return nil, ctx.Err()
+			return nil, err
 		}
+		<-r.wake
 	}
 }
 
@@ -145,6 +147,7 @@ func (r *receiver) Close() error {
 		r.leave()
 	}
 	r.topic.unlock()
+	r.heed.end()
 	r.driver.forget(r)
 	return nil
 }

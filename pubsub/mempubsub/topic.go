@@ -15,19 +15,23 @@ import (
 type topic struct {
 	name   string
 	broker *broker
-	cfg    *Config
 
-	mu       sync.Mutex
+	// What every message needs comes first, in as few lines of the processor's cache as can be: at low load each of them
+	// is fetched anew for each message.
+	mu     sync.Mutex
+	keep   bool        // keep unread messages
+	roomy  bool        // publishers are to be woken
+	dedup  bool        // Config.DedupWindow is set
+	retain int         // Config.Retain
+	all    []*group    // those of groups, for speed
+	woken  []*receiver // to be woken
+	counts Stats
+
 	groups   map[string]*group
-	all      []*group              // the same, for speed
-	retained fifo[*pubsub.Message] // the latest cfg.Retain messages
+	retained fifo[*pubsub.Message] // the latest ones, retain of them
 	unread   []*pubsub.Message     // dead letters for the first group to come
-	keep     bool                  // keep unread ones
-	recent   recent                // used if cfg.DedupWindow is set
+	recent   recent                // used if dedup is set
 	freed    chan struct{}         // what publishers wait for; nil if none does
-	roomy    bool                  // they are to be woken
-	woken    []*receiver           // to be woken
-	counts   Stats
 }
 
 // together is how many messages of a batch are kept in one piece of memory, until all of them are settled.
@@ -35,7 +39,8 @@ const together = 4
 
 func newTopic(b *broker, name string) *topic {
 	return &topic{
-		name: name, broker: b, cfg: &b.cfg, groups: make(map[string]*group),
+		name: name, broker: b, groups: make(map[string]*group),
+		dedup: b.cfg.DedupWindow > 0, retain: b.cfg.Retain,
 		recent: recent{window: b.cfg.DedupWindow, limit: maxRecent},
 	}
 }
@@ -71,23 +76,23 @@ func (t *topic) publish(ctx context.Context, closed <-chan struct{}, msgs []pubs
 // admit queues m when every group has room, unless it is a duplicate.
 func (t *topic) admit(ctx context.Context, closed <-chan struct{}, m *pubsub.Message) error {
 	var id dedupID
-	if t.cfg.DedupWindow > 0 {
+	if t.dedup {
 		id = hashID(m)
 	}
 	for {
-		if t.cfg.DedupWindow > 0 && t.recent.has(id, t.broker.now()) {
+		if t.dedup && t.recent.has(id, t.broker.now()) {
 			t.counts.Duplicates++
 			return nil
 		}
 		full := t.full()
 		switch {
 		case full == nil:
-			if t.cfg.DedupWindow > 0 {
+			if t.dedup {
 				t.recent.add(id, t.broker.now())
 			}
 			t.accept(m)
 			return nil
-		case t.cfg.WhenFull == rejects:
+		case t.broker.cfg.WhenFull == rejects:
 			return full
 		}
 		if err := t.waitForRoom(ctx, closed, full); err != nil {
@@ -99,15 +104,15 @@ func (t *topic) admit(ctx context.Context, closed <-chan struct{}, m *pubsub.Mes
 // full says what has no room for another message, nil if all have.
 func (t *topic) full() *Error {
 	for _, g := range t.all {
-		if g.pending >= t.cfg.MaxPending {
+		if g.pending >= g.limit {
 			return g.full
 		}
 	}
-	if len(t.all) == 0 && t.keep && len(t.unread) >= t.cfg.MaxPending {
-		return &Error{Topic: t.name, Limit: t.cfg.MaxPending, what: "dead letters that nobody has read (MaxPending)"}
+	if len(t.all) == 0 && t.keep && len(t.unread) >= t.broker.cfg.MaxPending {
+		return &Error{Topic: t.name, Limit: t.broker.cfg.MaxPending, what: "dead letters that nobody has read (MaxPending)"}
 	}
-	if t.cfg.DedupWindow > 0 && t.recent.full() {
-		return &Error{Topic: t.name, Limit: t.recent.limit, what: fmt.Sprintf("IDs to remember (DedupWindow %v)", t.cfg.DedupWindow)}
+	if t.dedup && t.recent.full() {
+		return &Error{Topic: t.name, Limit: t.recent.limit, what: fmt.Sprintf("IDs to remember (DedupWindow %v)", t.recent.window)}
 	}
 	return nil
 }
@@ -119,7 +124,7 @@ func (t *topic) waitForRoom(ctx context.Context, closed <-chan struct{}, full *E
 	}
 	freed := t.freed
 	var forgotten <-chan time.Time
-	if t.cfg.DedupWindow > 0 && t.recent.full() {
+	if t.dedup && t.recent.full() {
 		timer := time.NewTimer(t.recent.order.at(0).until - t.broker.now())
 		defer timer.Stop()
 		forgotten = timer.C
@@ -147,6 +152,27 @@ func (t *topic) unlock() {
 	if t.roomy {
 		freed, t.freed, t.roomy = t.freed, nil, false
 	}
+	woken := len(t.woken)
+	if woken > 1 {
+		t.unlockAndWake()
+	} else {
+		var r *receiver
+		if woken == 1 {
+			r, t.woken[0] = t.woken[0], nil
+			t.woken = t.woken[:0]
+		}
+		t.mu.Unlock()
+		if r != nil {
+			r.wakeUp()
+		}
+	}
+	if freed != nil {
+		close(freed)
+	}
+}
+
+// unlockAndWake is the end of unlock for several receivers.
+func (t *topic) unlockAndWake() {
 	var woken [8]*receiver
 	n := copy(woken[:], t.woken)
 	for _, r := range t.woken[n:] {
@@ -155,9 +181,6 @@ func (t *topic) unlock() {
 	clear(t.woken)
 	t.woken = t.woken[:0]
 	t.mu.Unlock()
-	if freed != nil {
-		close(freed)
-	}
 	for _, r := range woken[:n] {
 		r.wakeUp()
 	}
@@ -167,7 +190,7 @@ func (t *topic) unlock() {
 func (t *topic) accept(m *pubsub.Message) {
 	t.counts.Published++
 	unread := t.keep && len(t.all) == 0
-	if len(t.all) == 0 && !unread && t.cfg.Retain == 0 {
+	if len(t.all) == 0 && !unread && t.retain == 0 {
 		t.counts.Dropped++
 		return
 	}
@@ -177,9 +200,9 @@ func (t *topic) accept(m *pubsub.Message) {
 	if unread {
 		t.unread = append(t.unread, m)
 	}
-	if t.cfg.Retain > 0 {
+	if t.retain > 0 {
 		t.retained.push(m)
-		if t.retained.n > t.cfg.Retain {
+		if t.retained.n > t.retain {
 			t.retained.pop()
 		}
 	}
