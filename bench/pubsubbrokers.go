@@ -38,6 +38,7 @@ type brokerKind struct {
 type counter struct {
 	bus   *pubsub.Bus
 	start string // of the subscription that is to have everything
+	depth int    // of its lanes, where they are what the broker sends unasked; zero: the default
 	// publish and consume are the work of the client library alone; they return when the broker has confirmed everything.
 	publish func(b *testing.B, msgs []pubsub.Message)
 	consume func(b *testing.B, n int)
@@ -155,12 +156,12 @@ func rawRead(b *testing.B, c *counter, msgs []pubsub.Message) func() {
 	return func() { c.consume(b, len(msgs)) }
 }
 
-// busRead is a consumer with defaults whose handler does nothing. Run returns when the broker has the last acknowledgement.
+// busRead is a consumer whose handler does nothing, with defaults except for the depth of lanes. Run returns when the broker has the last acknowledgement.
 func busRead(ordered bool) func(*testing.B, *counter, []pubsub.Message) func() {
 	return func(b *testing.B, c *counter, msgs []pubsub.Message) func() {
 		must(b, c.bus.Publish(context.Background(), msgs...))
 		consumer, err := c.bus.Open(context.Background(), pubsub.Subscription{
-			Topic: brokerTopic, Group: natsGroup, Ordered: ordered, Start: c.start})
+			Topic: brokerTopic, Group: natsGroup, Ordered: ordered, Start: c.start, LaneDepth: c.depth})
 		must(b, err)
 		return func() {
 			ctx, cancel := context.WithCancel(context.Background())

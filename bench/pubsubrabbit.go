@@ -61,7 +61,7 @@ func openRabbitMQ(b *testing.B, ordered bool) *counter {
 	group, err := c.bus.Open(context.Background(), pubsub.Subscription{Topic: brokerTopic, Group: natsGroup, Ordered: ordered})
 	must(b, err)
 	must(b, group.Close())
-	c.publish, c.consume = r.publish, r.consume
+	c.publish, c.consume, c.depth = r.publish, r.consume, rabbitWindow/rabbitLanes
 	return c
 }
 

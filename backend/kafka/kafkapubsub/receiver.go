@@ -3,6 +3,7 @@ package kafkapubsub
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -137,7 +138,7 @@ func (r *receiver) deliver(limit int) (ds []pubsub.Delivery, fresh bool) {
 			d := &tokens[0]
 			tokens = tokens[1:]
 			d.r, d.lane, d.place, d.until = r, l, place, until
-			ds = append(ds, pubsub.Delivery{})
+			ds = slices.Grow(ds, 1)[:len(ds)+1] // what is behind the end is zero
 			r.hand(d, &ds[len(ds)-1])
 			if l.fresh {
 				l.fresh, fresh = false, true
@@ -147,6 +148,7 @@ func (r *receiver) deliver(limit int) (ds []pubsub.Delivery, fresh bool) {
 		r.enqueue(l)
 	}
 	r.out = ds
+	r.driver.counts.received.Add(uint64(len(ds)))
 	return ds, fresh
 }
 
@@ -164,7 +166,6 @@ func (r *receiver) hand(d *delivery, out *pubsub.Delivery) {
 	if r.ordered {
 		out.Lane, out.Epoch = int(l.partition), l.epoch
 	}
-	r.driver.counts.received.Add(1)
 	if e.attempts > 1 {
 		r.driver.counts.redelivered.Add(1)
 	}

@@ -63,10 +63,13 @@ func (d *Driver) encode(msgs []pubsub.Message) []kgo.Record {
 // decoder makes messages of records, for one goroutine at a time.
 type decoder struct {
 	topic string
-	text  []byte // to be used again
-	stamp []byte // the last time that was read, which the messages of one Publish share
+	text  strings.Builder // what is being filled with the text of several messages
+	stamp []byte          // the last time that was read, which the messages of one Publish share
 	time  time.Time
 }
+
+// textMost is how much memory the texts of messages share: as much is kept by somebody who keeps one of them.
+const textMost = 1 << 10
 
 // decode makes the message of a record, whoever published it: headers with several values are joined, and what is
 // missing is filled from the record itself.
@@ -87,9 +90,21 @@ func (d *decoder) decode(rec *kgo.Record, m *pubsub.Message) {
 	if len(id) == 0 {
 		id = fmt.Appendf(nil, "%s:%d:%d", d.topic, rec.Partition, rec.Offset)
 	}
-	d.text = append(append(d.text[:0], id...), rec.Key...)
-	text := string(d.text) // one for both
-	m.ID, m.Key = text[:len(id)], text[len(id):]
+	m.ID, m.Key = d.texts(id, rec.Key)
+}
+
+// texts makes strings, which costs no memory of its own for most messages.
+func (d *decoder) texts(id, key []byte) (string, string) {
+	n := len(id) + len(key)
+	if d.text.Cap()-d.text.Len() < n {
+		d.text.Reset()
+		d.text.Grow(max(n, textMost))
+	}
+	first := d.text.Len()
+	d.text.Write(id)
+	d.text.Write(key)
+	both := d.text.String()[first:]
+	return both[:len(id)], both[len(id):]
 }
 
 // readTime takes the time from the header, if it is one.

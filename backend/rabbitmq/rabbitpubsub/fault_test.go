@@ -65,6 +65,8 @@ func strikeServer(t *testing.T, all []*traffic, fault func()) {
 func TestGuaranteePrivateServer(t *testing.T) {
 	t.Parallel()
 	n := privateNode(t)
+	t.Run("encrypted connection", func(t *testing.T) { encryptedConnection(t, n) })
+	t.Run("stranger refused", func(t *testing.T) { strangerRefused(t, n) })
 	t.Run("restart loses nothing", func(t *testing.T) { restartLosesNothing(t, n) })
 	t.Run("stopped server loses nothing", func(t *testing.T) { stoppedServerLosesNothing(t, n) })
 	t.Run("blocked connection", func(t *testing.T) { blockedConnection(t, n) })

@@ -19,10 +19,12 @@ import (
 // node is a RabbitMQ server of this process, which tests may kill, stop and fill. It takes seconds to start, so there is
 // one for all of them, one after the other; it is running again after each.
 type node struct {
-	dir  string
-	port int
-	dist int // the port for other servers
-	cmd  *exec.Cmd
+	dir       string
+	port      int
+	tlsPort   int // for encrypted connections
+	dist      int // the port for other servers
+	authority *authority
+	cmd       *exec.Cmd
 }
 
 var private struct {
@@ -61,10 +63,20 @@ func newNode() (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &node{dir: dir, port: freePort(), dist: freePort()}
+	n := &node{dir: dir, port: freePort(), tlsPort: freePort(), dist: freePort()}
+	if n.authority, err = newAuthority(); err != nil {
+		return nil, err
+	}
+	if err := n.authority.write(dir); err != nil {
+		return nil, err
+	}
+	conf := fmt.Sprintf("listeners.tcp.1 = 127.0.0.1:%d\nlisteners.ssl.1 = 127.0.0.1:%d\n", n.port, n.tlsPort)
+	for option, file := range map[string]string{"cacertfile": "ca.pem", "certfile": "server.pem", "keyfile": "server.key"} {
+		conf += fmt.Sprintf("ssl_options.%s = %s\n", option, filepath.Join(dir, file))
+	}
 	for name, text := range map[string]string{
 		"plugins":        "[].\n",
-		"rabbitmq.conf":  fmt.Sprintf("listeners.tcp.1 = 127.0.0.1:%d\nlog.console = false\nlog.file.level = error\ndisk_free_limit.absolute = 10MB\n", n.port),
+		"rabbitmq.conf":  conf + "log.console = false\nlog.file.level = error\ndisk_free_limit.absolute = 10MB\n",
 		".erlang.cookie": "bstest",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o400); err != nil {
@@ -119,7 +131,7 @@ func (n *node) await() error {
 		if err == nil {
 			return conn.Close()
 		}
-		if time.Since(begun) > patience/2 {
+		if time.Since(begun) > 2*patience { // a machine that has much else to do takes more than one minute
 			out, _ := os.ReadFile(filepath.Join(n.dir, "out"))
 			return fmt.Errorf("the private server does not start: %w\n%s", err, out)
 		}

@@ -3,7 +3,7 @@ package rabbitpubsub
 import "time"
 
 const (
-	// paceWindow is the time over which a consumer is measured.
+	// paceWindow is the time over which a consumer is measured, unless it is found fast before.
 	paceWindow = 20 * time.Millisecond
 	// paceFast is the number of messages that a fast one takes in it, at least.
 	paceFast = 64
@@ -37,11 +37,12 @@ func (p *pace) prefetch() int {
 // took notes what the owner has got, and reports a change.
 func (p *pace) took(n int, now time.Duration) bool {
 	p.taken += n
-	if now-p.since < paceWindow {
+	long := now - p.since
+	if long < paceWindow && (p.fast || p.taken < paceFast) {
 		return false
 	}
 	was := p.fast
-	if now-p.since < 4*paceWindow && p.taken >= paceFast {
+	if long < 4*paceWindow && p.taken >= paceFast {
 		p.fast = true
 	}
 	p.taken, p.since = 0, now

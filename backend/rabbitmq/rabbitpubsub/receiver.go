@@ -112,7 +112,7 @@ func (r *receiver) take(limit int) ([]pubsub.Delivery, error) {
 		}
 	}
 	if len(r.out) == 0 {
-		r.tell()
+		r.tellStarved()
 	} else {
 		r.calling = false
 		if r.pace.took(len(r.out), now) && !r.sub.Ordered {
@@ -183,8 +183,8 @@ func (r *receiver) Settle(_ context.Context, verdicts []pubsub.Verdict) error {
 	return nil
 }
 
-// tellSoon has acknowledgements wait for others, to be told to the broker as one: until there are enough of them, until
-// the owner waits for messages, and for tellDelay at most. The caller holds the mutex.
+// tellSoon has acknowledgements wait for others, to be told to the broker as one: until there are enough of them, and for
+// tellDelay at most. The caller holds the mutex.
 func (r *receiver) tellSoon() {
 	if r.untold++; r.untold > 1 {
 		return
@@ -208,6 +208,16 @@ func (r *receiver) tell() {
 	for _, src := range r.sources {
 		if src.stream != nil {
 			src.stream.tell()
+		}
+	}
+}
+
+// tellStarved tells of acknowledgements while the owner waits for messages, where they may be what the broker waits for
+// with the next ones. Fewer wait for others: each time that it is told anything the broker writes to the queue's log.
+func (r *receiver) tellStarved() {
+	for _, src := range r.sources {
+		if st := src.stream; st != nil && len(st.acking) >= st.enough() {
+			st.tell()
 		}
 	}
 }

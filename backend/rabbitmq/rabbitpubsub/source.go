@@ -128,7 +128,7 @@ func (s *source) consume() (began bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	f := &flow{source: s, closed: ch.NotifyClose(make(chan *amqp.Error, 1))}
+	f := &flow{source: s, closed: ch.NotifyClose(make(chan *amqp.Error, 1)), decoder: decoder{topic: s.r.sub.Topic}}
 	s.r.mu.Lock()
 	s.epoch++
 	f.stream = newStream(s, sess, ch, s.epoch)
@@ -153,7 +153,12 @@ type flow struct {
 	tags       int
 	prefetch   int
 	batch      []*held
+	spare      []held // made together
+	decoder    decoder
 }
+
+// spareMost is how many messages are made together.
+const spareMost = 16
 
 // run takes in messages until the stream ends: nil when that was wanted.
 func (f *flow) run() error {
@@ -224,7 +229,13 @@ func (f *flow) arrive(d *amqp.Delivery, more <-chan amqp.Delivery) {
 }
 
 func (f *flow) held(d *amqp.Delivery) *held {
-	return &held{stream: f.stream, tag: d.DeliveryTag, msg: decode(f.r.sub.Topic, d)}
+	if len(f.spare) == 0 {
+		f.spare = make([]held, spareMost)
+	}
+	h := &f.spare[0]
+	f.spare = f.spare[1:]
+	h.stream, h.tag, h.msg = f.stream, d.DeliveryTag, f.decoder.decode(d)
+	return h
 }
 
 // adjust makes the consumer what it is to be: absent, or with a prefetch. It also confirms acknowledgements.

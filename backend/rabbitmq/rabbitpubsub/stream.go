@@ -15,7 +15,7 @@ const confirmEvery = time.Second
 const (
 	// tellDelay is how long an acknowledgement waits for others.
 	tellDelay = 2 * time.Millisecond
-	// tellMost is the number that does not wait, if the broker has as many messages to send in the meantime.
+	// tellMost is the number that does not wait.
 	tellMost = 64
 )
 
@@ -98,10 +98,14 @@ func (st *stream) acked(h *held) {
 	st.unconfirmed++
 	st.acking = append(st.acking, h)
 	st.src.r.tellSoon()
-	if st.waiting++; st.waiting >= min(tellMost, st.prefetch/4) {
+	if st.waiting++; st.waiting >= st.enough() {
 		st.tellFirst()
 	}
 }
+
+// enough is the number of acknowledgements that do not wait for others: a part of what the broker sends unasked, so that it
+// has more to send in the meantime.
+func (st *stream) enough() int { return max(min(tellMost, st.prefetch/4), 1) }
 
 // tell tells the broker of all acknowledgements.
 func (st *stream) tell() {
@@ -151,7 +155,7 @@ func (st *stream) tellFirst() {
 
 // requeue gives back one message.
 func (st *stream) requeue(h *held) {
-	h.state = back
+	h.state, h.msg = back, pubsub.Message{}
 	_ = st.ch.Nack(h.tag, false, true)
 }
 

@@ -96,10 +96,26 @@ func reserved(name string) bool {
 		len(name) >= 2 && strings.EqualFold(name[:2], "x-") || name == headerOther
 }
 
+// decoder makes messages of deliveries, for one goroutine at a time.
+type decoder struct {
+	topic string
+	stamp string // the last time that was read, which the messages of one Publish share
+	time  time.Time
+}
+
+// readTime is the time that text says, or none.
+func (dec *decoder) readTime(text string) time.Time {
+	if text != dec.stamp {
+		at, _ := time.Parse(time.RFC3339Nano, text)
+		dec.stamp, dec.time = text, at
+	}
+	return dec.time
+}
+
 // decode makes the message of what the broker delivered, whoever published it: what is missing is filled in, and values
 // that are not text become text.
-func decode(topic string, d *amqp.Delivery) pubsub.Message {
-	m := pubsub.Message{Topic: topic, Payload: d.Body, Attempt: attempt(d), Header: pubsub.Header{}}
+func (dec *decoder) decode(d *amqp.Delivery) pubsub.Message {
+	m := pubsub.Message{Topic: dec.topic, Payload: d.Body, Attempt: attempt(d)}
 	var other string
 	for name, value := range d.Headers {
 		s, text := value.(string)
@@ -109,18 +125,18 @@ func decode(topic string, d *amqp.Delivery) pubsub.Message {
 		case name == headerKey && text:
 			m.Key = s
 		case name == headerTime && text:
-			m.Time, _ = time.Parse(time.RFC3339Nano, s)
+			m.Time = dec.readTime(s)
 		case name == headerOther && text:
 			other = s
 		case strings.HasPrefix(name, attributes), name == headerDeliveries:
 		case text:
-			setForeign(m.Header, name, strings.ToValidUTF8(s, "\uFFFD"))
+			setForeign(&m, name, strings.ToValidUTF8(s, "\uFFFD"))
 		default:
-			setForeign(m.Header, name, textOf(value))
+			setForeign(&m, name, textOf(value))
 		}
 	}
 	if other != "" {
-		decodeOther(m.Header, other)
+		decodeOther(&m, other)
 	}
 	if m.ID == "" {
 		m.ID = d.MessageId
@@ -138,7 +154,7 @@ func decode(topic string, d *amqp.Delivery) pubsub.Message {
 }
 
 // setForeign keeps a header so that the message can be published again, as a dead letter: its name becomes a token.
-func setForeign(h pubsub.Header, name, value string) {
+func setForeign(m *pubsub.Message, name, value string) {
 	for _, c := range []byte(name) {
 		if (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && strings.IndexByte("!#$%&'*+-.^_`|~", c) < 0 {
 			name = url.QueryEscape(name)
@@ -149,17 +165,24 @@ func setForeign(h pubsub.Header, name, value string) {
 	if name == "" || strings.HasPrefix(lower, "ce-") || strings.HasPrefix(lower, "ce_") || strings.HasPrefix(lower, "cloudevents_") {
 		return // attributes in the form of another binding
 	}
-	h[name] = value
+	setHeader(m, name, value)
 }
 
-func decodeOther(h pubsub.Header, text string) {
+func setHeader(m *pubsub.Message, name, value string) {
+	if m.Header == nil {
+		m.Header = make(pubsub.Header)
+	}
+	m.Header[name] = value
+}
+
+func decodeOther(m *pubsub.Message, text string) {
 	other, err := url.ParseQuery(text)
 	if err != nil {
-		h[headerOther] = text // not ours
+		setHeader(m, headerOther, text) // not ours
 		return
 	}
 	for name := range other {
-		h[name] = other.Get(name)
+		setHeader(m, name, other.Get(name))
 	}
 }
 
