@@ -36,6 +36,16 @@ func (s *Store) Backlog(ctx context.Context) (outbox.Backlog, error) {
 
 // Fetch implements outbox.Queue.
 func (s *Store) Fetch(ctx context.Context, l outbox.Leases, limit int) ([]outbox.Record, error) {
+	return s.read(ctx, limit, s.text.fetch, int64(l.Mask()), limit)
+}
+
+// FetchExcept implements outbox.Prefetcher.
+func (s *Store) FetchExcept(ctx context.Context, l outbox.Leases, inHand []outbox.Record, limit int) ([]outbox.Record, error) {
+	return s.read(ctx, limit, s.text.fetchExcept, int64(l.Mask()), limit, seqs(inHand))
+}
+
+// read fetches above the low-water mark, which is the first parameter.
+func (s *Store) read(ctx context.Context, limit int, text string, args ...any) ([]outbox.Record, error) {
 	low, err := s.lowWater(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("pgoutbox: fetch: low-water mark: %w", err)
@@ -43,7 +53,7 @@ func (s *Store) Fetch(ctx context.Context, l outbox.Leases, limit int) ([]outbox
 	var records []outbox.Record
 	var batch pgx.Batch // one round trip and one transaction
 	batch.Queue(s.text.inOrder)
-	batch.Queue(s.text.fetch, low, int64(l.Mask()), limit).Query(func(rows pgx.Rows) error {
+	batch.Queue(text, append([]any{low}, args...)...).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
 			r, err := scanRecord(rows)
 			if err != nil {
@@ -117,6 +127,7 @@ func (s *Store) Settle(ctx context.Context, l outbox.Leases, published []outbox.
 			refused++
 		}
 	}
+	s.tidy(ctx)
 	if refused > 0 {
 		return fmt.Errorf("pgoutbox: settle: %d of %d messages: %w", refused, len(published)+len(failed), outbox.ErrFenced)
 	}
