@@ -280,13 +280,20 @@ func scanRecord(rows *sql.Rows, more ...any) (outbox.Record, error) {
 		r.Attempts = 0
 	}
 	m.Time = time.Unix(0, sent)
-	if header == "" {
-		return r, nil
-	}
-	if err := json.Unmarshal([]byte(header), &m.Header); err != nil {
+	var err error
+	if m.Header, err = decodeHeader(header); err != nil {
 		return r, fmt.Errorf("message %d: header: %w", r.Seq, err)
 	}
 	return r, nil
+}
+
+// decodeHeader reads what encodeHeader has written.
+func decodeHeader(text string) (h pubsub.Header, err error) {
+	if text == "" {
+		return nil, nil
+	}
+	err = json.Unmarshal([]byte(text), &h)
+	return h, err
 }
 
 // in is a list of integers for IN (…). As literals they need no parameters, of which a statement may have only so many.

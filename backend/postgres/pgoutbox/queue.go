@@ -10,6 +10,7 @@ import (
 
 	"github.com/backstay-go/backstay/outbox"
 	"github.com/backstay-go/backstay/outbox/sqloutbox"
+	"github.com/backstay-go/backstay/pubsub"
 )
 
 // Lease implements outbox.Queue.
@@ -84,13 +85,20 @@ func scanRecord(rows pgx.Rows) (outbox.Record, error) {
 		return r, err
 	}
 	m.Time = time.Unix(0, sent)
-	if header == "" {
-		return r, nil
-	}
-	if err := json.Unmarshal([]byte(header), &m.Header); err != nil {
+	var err error
+	if m.Header, err = decodeHeader(header); err != nil {
 		return r, fmt.Errorf("message %d: header: %w", r.Seq, err)
 	}
 	return r, nil
+}
+
+// decodeHeader reads what encodeHeader has written.
+func decodeHeader(text string) (h pubsub.Header, err error) {
+	if text == "" {
+		return nil, nil
+	}
+	err = json.Unmarshal([]byte(text), &h)
+	return h, err
 }
 
 // planned has the server plan a statement each time it is executed. A plan that is kept, made while the table was small, would read all
