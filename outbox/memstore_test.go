@@ -183,16 +183,24 @@ func (s *memStore) Release(ctx context.Context, l outbox.Leases) error {
 }
 
 func (s *memStore) Fetch(ctx context.Context, l outbox.Leases, limit int) ([]outbox.Record, error) {
+	return s.FetchExcept(ctx, l, nil, limit)
+}
+
+func (s *memStore) FetchExcept(ctx context.Context, l outbox.Leases, inHand []outbox.Record, limit int) ([]outbox.Record, error) {
 	if err := s.enter(ctx, "Fetch"); err != nil {
 		return nil, err
 	}
 	defer s.mu.Unlock()
+	except := map[int64]bool{}
+	for _, r := range inHand {
+		except[r.Seq] = true
+	}
 	now := time.Now() // once: a delay that ends in between must not let a lane's second message through without its first
 	var due []outbox.Record
 	for _, seq := range slices.Sorted(maps.Keys(s.records)) {
 		r := s.records[seq]
 		h := s.holds[r.Lane]
-		if l.Epochs[r.Bucket()] == 0 || h != nil && (!h.parked.IsZero() || h.due.After(now)) || len(due) == limit {
+		if l.Epochs[r.Bucket()] == 0 || h != nil && (!h.parked.IsZero() || h.due.After(now)) || len(due) == limit || except[seq] {
 			continue
 		}
 		if h != nil && h.seq == seq {

@@ -274,6 +274,57 @@ func TestStoreTroubleIsWaitedOut(t *testing.T) {
 	}
 }
 
+// The batch behind is read while one is settled, and published only when that is done: a relay that dies repeats one batch.
+func TestNextBatchWaitsForSettlement(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, p := newMemStore(), &outboxtest.Publisher{}
+		put(t, s, keys(6)...)
+		fetches, failing := 0, true
+		s.fail = func(method string) error { // called with the store locked
+			if method == "Fetch" {
+				fetches++
+			}
+			if method == "Settle" && failing {
+				return errDown
+			}
+			return nil
+		}
+		r := outbox.NewRelay(s, p, outbox.RelayConfig{Batch: 2, PollMax: time.Minute, Lease: time.Hour})
+		stop := run(t, r)
+		after(time.Minute)
+		s.mu.Lock()
+		require.Equal(t, 2, fetches, "one batch is being settled, one read ahead")
+		failing = false
+		s.mu.Unlock()
+		require.Equal(t, 2, taken(p), "published before the batch ahead of it was settled")
+		after(5 * time.Minute)
+		require.Empty(t, s.records)
+		require.Equal(t, 6, taken(p))
+		stop()
+	})
+}
+
+// Nothing that was read ahead is published under leases that have changed hands since.
+func TestBatchReadAheadIsDroppedWithItsLeases(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, p := newMemStore(), &outboxtest.Publisher{}
+		put(t, s, keys(400)...)
+		slow := publisherFunc(func(ctx context.Context, msgs ...pubsub.Message) error {
+			<-time.After(100 * time.Millisecond)
+			return p.Publish(ctx, msgs...)
+		})
+		cfg := outbox.RelayConfig{Batch: 10, Lease: time.Second}
+		stop := run(t, outbox.NewRelay(s, slow, cfg))
+		after(350 * time.Millisecond)
+		stopSecond := run(t, outbox.NewRelay(s, slow, cfg)) // the first gives it half its buckets, with a batch read ahead
+		after(time.Minute)
+		require.Empty(t, s.records)
+		require.Equal(t, 400, taken(p), "nothing is published twice")
+		stop()
+		stopSecond()
+	})
+}
+
 func TestNotifyWakesAndPollBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, p := newMemStore(), &outboxtest.Publisher{}

@@ -119,7 +119,7 @@ type Store[Tx any] interface {
 }
 
 // Queue is what a Relay needs of the store. All times are taken from the database's clock. It is safe for concurrent use and
-// shared by any number of relays in any number of processes.
+// shared by any number of relays in any number of processes. One that is also a Prefetcher drains a backlog faster.
 type Queue interface {
 	// Lease makes owner known as alive for ttl, renews what it holds and nobody has taken, takes free and expired buckets while
 	// it holds less than its share, each with a higher epoch than ever before, and returns what it holds. The share is Buckets

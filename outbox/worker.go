@@ -14,12 +14,13 @@ import (
 // pollMin is the shortest pause between looks at an empty store.
 const pollMin = 5 * time.Millisecond
 
-// worker is the state of one Run. One goroutine leases, fetches, publishes and settles in turn, so nothing here is shared.
+// worker is the state of one Run. One goroutine leases, fetches, publishes and settles in turn, so nothing here is shared; beside it, only the
+// next batch is read while one is settled, and the backlog is counted.
 type worker struct {
 	*Relay
 	leases  Leases
 	renewed time.Time     // just before the renewal in force was asked for
-	counted time.Time     // when the backlog was read
+	counted time.Time     // when the backlog was last asked for
 	pause   time.Duration // until the next look, while there is nothing to do
 	penalty time.Duration // until the next try, while store or publisher fail; only a success makes it short again
 	// width bounds one call of the publisher. It shrinks while calls fail as a whole, so that one message which makes the
@@ -28,6 +29,9 @@ type worker struct {
 	// proven is true while the last call of the publisher took something. Only then does a failure speak against the message
 	// rather than against the publisher: an outage parks nothing, however long it lasts.
 	proven bool
+	ahead  *ahead // read while the last batch was settled, or nil
+	// counting has the outcome of reading the backlog, which goes on beside the rounds; nil while it does not.
+	counting chan error
 }
 
 // result is what a round tells about the next one.
@@ -59,7 +63,8 @@ func (w *worker) round(ctx context.Context) result {
 		return trouble
 	}
 	published, failed := w.publish(ctx, cfg, records)
-	w.settle(ctx, cfg, published, failed)
+	next := w.prefetch(ctx, cfg, records, published)
+	w.ahead = next.wait(w.settle(ctx, cfg, published, failed))
 	if len(published) > 0 {
 		w.pause, w.penalty = pollMin, pollMin
 	}
@@ -120,8 +125,8 @@ func (w *worker) untilRenewal(pause time.Duration) time.Duration {
 
 // tend renews the leases and gives up those above the share when that is due. It runs between batches only, so that what is
 // given up is never in the publisher's hands.
-func (w *worker) tend(ctx context.Context, cfg RelayConfig) error {
-	ctx, cancel := context.WithTimeout(ctx, cfg.Lease)
+func (w *worker) tend(parent context.Context, cfg RelayConfig) error {
+	ctx, cancel := context.WithTimeout(parent, cfg.Lease)
 	defer cancel()
 	if err := w.renew(ctx, cfg); err != nil {
 		return err
@@ -132,15 +137,36 @@ func (w *worker) tend(ctx context.Context, cfg RelayConfig) error {
 		}
 		w.hold(w.leases.without(extra))
 	}
-	if time.Since(w.counted) >= cfg.Lease/3 {
-		w.counted = time.Now()
-		backlog, err := w.queue.Backlog(ctx)
-		if err != nil {
-			return err
+	return w.count(parent, cfg)
+}
+
+// count reads the backlog when that is due, beside the rounds that follow, since a long backlog takes long to count. It returns the
+// error of the reading before.
+func (w *worker) count(ctx context.Context, cfg RelayConfig) (err error) {
+	if w.counting != nil {
+		select {
+		case err = <-w.counting:
+			w.counting = nil
+		default:
+			return nil
 		}
-		w.backlog.Store(&backlog)
 	}
-	return nil
+	if time.Since(w.counted) < cfg.Lease/3 {
+		return err
+	}
+	w.counted = time.Now()
+	done := make(chan error, 1)
+	w.counting = done
+	go func() {
+		ctx, cancel := context.WithTimeout(ctx, cfg.Lease)
+		defer cancel()
+		backlog, err := w.queue.Backlog(ctx)
+		if err == nil {
+			w.backlog.Store(&backlog)
+		}
+		done <- err
+	}()
+	return err
 }
 
 // renew extends the leases when a third of their length has passed. The length is measured from before the request, so that
@@ -167,12 +193,6 @@ func (w *worker) hold(l Leases) {
 	w.buckets.Store(int64(l.Count()))
 }
 
-func (w *worker) fetch(ctx context.Context, cfg RelayConfig) ([]Record, error) {
-	ctx, cancel := context.WithTimeout(ctx, cfg.Lease)
-	defer cancel()
-	return w.queue.Fetch(ctx, w.leases, cfg.Batch)
-}
-
 // publish hands the records to the publisher in waves: the first message of every lane, then the second of every lane whose
 // first was taken, and so on. No message is tried before the one ahead of it in its lane has been taken, whatever the publisher
 // does with the messages of one call.
@@ -186,7 +206,7 @@ func (w *worker) publish(ctx context.Context, cfg RelayConfig, records []Record)
 			var call []Record
 			call, wave = take(wave, blocked, w.width)
 			taken, refused := w.send(ctx, cfg, call)
-			published = append(published, taken...)
+			published = join(published, taken)
 			failed = append(failed, refused...)
 			for _, f := range refused {
 				blocked[f.Record.Lane] = true
@@ -199,9 +219,24 @@ func (w *worker) publish(ctx context.Context, cfg RelayConfig, records []Record)
 	return published, failed
 }
 
-// waves groups records, which are in order, by their place within their lane.
+// join is append that copies nothing where one call took all.
+func join(all, more []Record) []Record {
+	if len(all) == 0 {
+		return slices.Clip(more)
+	}
+	return append(all, more...)
+}
+
+// waves groups records, which are in order, by their place within their lane. Where every lane has one, they are not copied.
 func waves(records []Record) [][]Record {
 	depth := make(map[int64]int, len(records))
+	for _, r := range records {
+		depth[r.Lane]++
+	}
+	if len(depth) == len(records) {
+		return [][]Record{records}
+	}
+	clear(depth)
 	var out [][]Record
 	for _, r := range records {
 		d := depth[r.Lane]
@@ -216,6 +251,10 @@ func waves(records []Record) [][]Record {
 
 // take splits off at most n records for the next call, leaving out lanes that are blocked.
 func take(wave []Record, blocked map[int64]bool, n int) (call, rest []Record) {
+	if len(blocked) == 0 {
+		n = min(n, len(wave))
+		return wave[:n], wave[n:]
+	}
 	for i, r := range wave {
 		if len(call) == n {
 			return call, wave[i:]
@@ -239,11 +278,7 @@ func (w *worker) send(ctx context.Context, cfg RelayConfig, call []Record) (take
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.PublishTimeout)
 	defer cancel()
 	errs := verdicts(w.publisher.Publish(ctx, msgs...), len(call))
-	for i, r := range call {
-		if errs[i] == nil {
-			taken = append(taken, r)
-		}
-	}
+	taken = accepted(call, errs)
 	w.published.Add(uint64(len(taken)))
 	// A bus that finds one message invalid sends none of the call: then the errors do not tell who is to blame.
 	whole := len(taken) == 0 && len(call) > 1
@@ -256,6 +291,20 @@ func (w *worker) send(ctx context.Context, cfg RelayConfig, call []Record) (take
 	w.proven = len(taken) > 0
 	w.adapt(cfg, len(call), whole, len(taken) > 0)
 	return taken, refused
+}
+
+// accepted are the records of a call that the publisher took.
+func accepted(call []Record, errs []error) []Record {
+	if !slices.ContainsFunc(errs, func(err error) bool { return err != nil }) {
+		return call
+	}
+	var taken []Record
+	for i, r := range call {
+		if errs[i] == nil {
+			taken = append(taken, r)
+		}
+	}
+	return taken
 }
 
 // verdicts spreads the publisher's error over n messages.
@@ -323,10 +372,11 @@ func (w *worker) adapt(cfg RelayConfig, n int, whole, some bool) {
 	}
 }
 
-// settle records the outcome, trying again for the length of a lease: forgetting it would publish the batch a second time.
-func (w *worker) settle(ctx context.Context, cfg RelayConfig, published []Record, failed []Failure) {
+// settle records the outcome, trying again for the length of a lease: forgetting it would publish the batch a second time. It reports
+// whether all of it was recorded.
+func (w *worker) settle(ctx context.Context, cfg RelayConfig, published []Record, failed []Failure) bool {
 	if len(published)+len(failed) == 0 {
-		return
+		return true
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Lease)
 	defer cancel()
@@ -334,16 +384,16 @@ func (w *worker) settle(ctx context.Context, cfg RelayConfig, published []Record
 		err := w.queue.Settle(ctx, w.leases, published, failed)
 		if err == nil {
 			w.report(failed)
-			return
+			return true
 		}
 		w.fail("settle", err)
 		if errors.Is(err, ErrFenced) {
 			w.fenced.Add(1)
 			w.renewed = time.Time{} // find out at once what is still held
-			return
+			return false
 		}
 		if ctx.Err() != nil {
-			return
+			return false
 		}
 		sleep(ctx, pause, nil)
 	}
@@ -363,6 +413,9 @@ func (w *worker) report(failed []Failure) {
 // leave gives the leases back, so that other relays need not wait for them to run out.
 func (w *worker) leave(ctx context.Context) {
 	cfg := w.Config()
+	if w.counting != nil {
+		<-w.counting // it ends with ctx
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Lease)
 	defer cancel()
 	if err := w.queue.Release(ctx, w.leases); err != nil {

@@ -45,7 +45,7 @@ func TestF03_BrokerDown(t *testing.T) {
 	if perKey() > 20 {
 		tries = 9000 // about 60 s
 	}
-	pgtest.Eventually(t, "tries", func() bool { return p.Calls() >= tries })
+	wait(t, "tries", p.Calls, func() bool { return p.Calls() >= tries })
 	calls, elapsed := p.Calls(), time.Since(began)
 	// Each relay doubles its pause from 5 ms to PollMax. Twice as much, and some to begin with, is no hot loop; that were thousands.
 	require.LessOrEqual(t, calls, 60+2*3*int(elapsed/quick("").PollMax))
@@ -245,12 +245,13 @@ func TestF10_PoisonHead(t *testing.T) {
 	f := <-parked
 	require.Equal(t, "0/2", f.Record.Message.ID)
 	b := outbox.Backlog{}
-	pgtest.Eventually(t, "the others", func() bool {
+	look := func() int {
 		var err error
 		b, err = s.Backlog(t.Context())
 		require.NoError(t, err)
-		return b.Pending == int64(perKey()-1)
-	})
+		return int(b.Pending)
+	}
+	wait(t, "the others", look, func() bool { return b.Pending == int64(perKey()-1) })
 	require.EqualValues(t, 1, b.Parked)
 	m := f.Record.Message
 	m.Header = pubsub.Header{"repaired": "yes"}

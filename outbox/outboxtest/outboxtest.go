@@ -45,6 +45,7 @@ func Run[Tx any](t *testing.T, h Harness[Tx]) {
 		{"CommittedIsPublishedAtLeastOnce", testCommitted[Tx]},
 		{"LateCommitIsNotLost", testLateCommit[Tx]},
 		{"FetchKeepsToBucketsAndLimit", testFetch[Tx]},
+		{"PrefetchLeavesOutWhatIsInHand", testPrefetch[Tx]},
 		{"LeasesAreShared", testShare[Tx]},
 		{"ExpiredLeaseIsTakenOver", testExpiry[Tx]},
 		{"LateSettleIsRefused", testLateSettle[Tx]},

@@ -6,6 +6,9 @@
 // statements are written for read-committed isolation and stronger. Leases and delays run on the database's clock alone, so the
 // clocks of the service's hosts may differ by hours. The fencing check and the change it protects are one transaction.
 //
+// A transaction that has been open for longer than [Config].Rescan may have its messages published by up to as much later: the low-water
+// mark, past which fetches look for the sake of deleted rows that the database still keeps, is checked that often.
+//
 // # Tables
 //
 // With the default prefix:

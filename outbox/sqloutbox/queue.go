@@ -145,23 +145,46 @@ func (s *Store) stillHeld(ctx context.Context, tx *sql.Tx, l outbox.Leases) (hel
 
 // Fetch implements outbox.Queue.
 func (s *Store) Fetch(ctx context.Context, l outbox.Leases, limit int) ([]outbox.Record, error) {
-	rows, err := s.db.QueryContext(ctx, s.text.fetch, int64(l.Mask()), limit)
+	return s.FetchExcept(ctx, l, nil, limit)
+}
+
+// FetchExcept implements outbox.Prefetcher.
+func (s *Store) FetchExcept(ctx context.Context, l outbox.Leases, inHand []outbox.Record, limit int) ([]outbox.Record, error) {
+	low, begins := s.mark.begin()
+	records, err := s.read(ctx, low, l, inHand, limit)
 	if err != nil {
 		return nil, fmt.Errorf("sqloutbox: fetch: %w", err)
+	}
+	s.mark.saw(records)
+	if begins {
+		if err := s.raiseMark(ctx); err != nil {
+			return nil, fmt.Errorf("sqloutbox: fetch: low-water mark: %w", err)
+		}
+	}
+	return records, nil
+}
+
+// read fetches above low.
+func (s *Store) read(ctx context.Context, low int64, l outbox.Leases, inHand []outbox.Record, limit int) ([]outbox.Record, error) {
+	text := s.text.fetch
+	if len(inHand) > 0 {
+		list := in(len(inHand), func(i int) int64 { return inHand[i].Seq })
+		text = s.text.fetchExcept + list + s.text.fetchRest
+	}
+	rows, err := s.db.QueryContext(ctx, text, low, int64(l.Mask()), limit)
+	if err != nil {
+		return nil, err
 	}
 	defer func() { _ = rows.Close() }()
 	var records []outbox.Record
 	for rows.Next() {
 		r, err := scanRecord(rows)
 		if err != nil {
-			return nil, fmt.Errorf("sqloutbox: fetch: %w", err)
+			return nil, err
 		}
 		records = append(records, r)
 	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("sqloutbox: fetch: %w", err)
-	}
-	return records, nil
+	return records, rows.Err()
 }
 
 // Settle implements outbox.Queue.
@@ -226,11 +249,11 @@ func clean(text string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
 }
 
-// Backlog implements outbox.Queue. It counts up to 100 000 pending messages.
+// Backlog implements outbox.Queue. It counts up to 100 000 pending messages, and none that the low-water mark hides.
 func (s *Store) Backlog(ctx context.Context) (outbox.Backlog, error) {
 	var b outbox.Backlog
 	var age int64
-	if err := s.db.QueryRowContext(ctx, s.text.backlog).Scan(&b.Pending, &b.Parked, &age); err != nil {
+	if err := s.db.QueryRowContext(ctx, s.text.backlog, s.mark.now(), s.mark.now()).Scan(&b.Pending, &b.Parked, &age); err != nil {
 		return b, fmt.Errorf("sqloutbox: backlog: %w", err)
 	}
 	b.OldestAge = time.Duration(max(age, 0)) * time.Millisecond

@@ -29,9 +29,14 @@ const maxTries = 10
 type Config struct {
 	// Prefix begins the name of every table: letters, digits and underscores, not a digit first, at most 32. Default "backstay_".
 	Prefix string `json:"prefix"`
+	// Rescan is how often a fetch looks at the whole table. In between, fetches pass over the numbers at its front that were drawn more
+	// than Rescan ago and are gone, since a database may keep deleted rows while somebody holds a snapshot. A transaction that stays open
+	// for longer than Rescan may have its messages published by up to Rescan later. Default 10s; negative means that every
+	// fetch looks at all.
+	Rescan time.Duration `json:"rescan"`
 }
 
-// MarshalJSON writes snake_case.
+// MarshalJSON writes snake_case, with durations as text and "off" for a negative one.
 func (c Config) MarshalJSON() ([]byte, error) { return configdata.Marshal(c) }
 
 // UnmarshalJSON reads what MarshalJSON writes and refuses unknown fields.
@@ -54,18 +59,21 @@ type Store struct {
 	dialect Dialect
 	prefix  string
 	text    texts
+	mark    mark
 }
 
 var (
 	_ outbox.Store[*sql.Tx]      = (*Store)(nil)
 	_ outbox.Queue               = (*Store)(nil)
+	_ outbox.Prefetcher          = (*Store)(nil)
 	_ outbox.Inspector           = (*Store)(nil)
 	_ outbox.InboxStore[*sql.Tx] = (*Store)(nil)
 )
 
 // texts are the statements that do not depend on arguments.
 type texts struct {
-	insert, insertMany, fetch, backlog, held     string
+	insert, insertMany, backlog, held            string
+	fetch, fetchExcept, fetchRest, oldest        string
 	leases, alive, join, bury, dead              string
 	parked, claim, result, save, forget, expired string
 	hold, holdRow, holdReplace, lockParked, edit string
@@ -87,6 +95,7 @@ func New(db *sql.DB, dialect Dialect, cfg Config) (*Store, error) {
 	if s.prefix == "" {
 		s.prefix = "backstay_"
 	}
+	s.mark.period = configdata.Default(cfg.Rescan, 10*time.Second)
 	s.prepareTexts()
 	return s, nil
 }
@@ -119,15 +128,20 @@ func number(text string) string {
 
 func (s *Store) prepareTexts() {
 	columns := "o.seq, o.lane, o.id, o.topic, o.msg_key, o.header, o.payload, o.sent_at"
+	fetch := "SELECT " + columns + ", COALESCE(h.attempts, 0), COALESCE(h.seq, 0) FROM {p}outbox o LEFT JOIN {p}outbox_holds h " +
+		"ON h.lane = o.lane WHERE o.seq > ? AND {inMask} AND (h.lane IS NULL OR h.parked_at IS NULL AND h.due_at <= (SELECT {now}))"
+	const fetchEnd, list = " ORDER BY o.seq LIMIT ?", "{list}"
+	fetchParts := strings.Split(s.sql(fetch+" AND o.seq NOT IN "+list+fetchEnd), list) // a list of numbers comes between
 	s.text = texts{
-		insert:     s.fill("INSERT INTO {p}outbox (lane, id, topic, msg_key, header, payload, sent_at) VALUES "),
-		insertMany: s.sql(s.dialect.insertMany),
-		fetch: s.sql("SELECT " + columns + ", COALESCE(h.attempts, 0), COALESCE(h.seq, 0) FROM {p}outbox o LEFT JOIN {p}outbox_holds h " +
-			"ON h.lane = o.lane WHERE {inMask} AND (h.lane IS NULL OR h.parked_at IS NULL AND h.due_at <= (SELECT {now})) " +
-			"ORDER BY o.seq LIMIT ?"),
-		backlog: s.sql("SELECT (SELECT COUNT(*) FROM (SELECT 1 FROM {p}outbox LIMIT 100000) AS counted), " +
+		insert:      s.fill("INSERT INTO {p}outbox (lane, id, topic, msg_key, header, payload, sent_at) VALUES "),
+		insertMany:  s.sql(s.dialect.insertMany),
+		fetch:       s.sql(fetch + fetchEnd),
+		fetchExcept: fetchParts[0],
+		fetchRest:   fetchParts[1],
+		oldest:      s.fill("SELECT seq FROM {p}outbox ORDER BY seq LIMIT 1"),
+		backlog: s.sql("SELECT (SELECT COUNT(*) FROM (SELECT 1 FROM {p}outbox WHERE seq > ? ORDER BY seq LIMIT 100000) AS counted), " +
 			"(SELECT COUNT(*) FROM {p}outbox_holds WHERE parked_at IS NOT NULL), " +
-			"COALESCE((SELECT {now} - stored_at FROM {p}outbox ORDER BY seq LIMIT 1), 0)"),
+			"COALESCE((SELECT {now} - stored_at FROM {p}outbox WHERE seq > ? ORDER BY seq LIMIT 1), 0)"),
 		held:        s.sql("SELECT bucket, epoch FROM {guard}{p}outbox_leases l WHERE owner = ? ORDER BY bucket{share}"),
 		leases:      s.sql("SELECT bucket, owner, epoch, CASE WHEN expires_at <= {now} THEN 1 ELSE 0 END FROM {guard}{p}outbox_leases l ORDER BY bucket{lock}"),
 		bury:        s.sql("DELETE FROM {p}outbox_relays WHERE owner = ? OR expires_at <= {now}"),
@@ -266,13 +280,20 @@ func scanRecord(rows *sql.Rows, more ...any) (outbox.Record, error) {
 		r.Attempts = 0
 	}
 	m.Time = time.Unix(0, sent)
-	if header == "" {
-		return r, nil
-	}
-	if err := json.Unmarshal([]byte(header), &m.Header); err != nil {
+	var err error
+	if m.Header, err = decodeHeader(header); err != nil {
 		return r, fmt.Errorf("message %d: header: %w", r.Seq, err)
 	}
 	return r, nil
+}
+
+// decodeHeader reads what encodeHeader has written.
+func decodeHeader(text string) (h pubsub.Header, err error) {
+	if text == "" {
+		return nil, nil
+	}
+	err = json.Unmarshal([]byte(text), &h)
+	return h, err
 }
 
 // in is a list of integers for IN (…). As literals they need no parameters, of which a statement may have only so many.

@@ -42,9 +42,9 @@ func TestNewRefuses(t *testing.T) {
 }
 
 func TestConfigJSON(t *testing.T) {
-	text, err := json.Marshal(sqloutbox.Config{Prefix: "p_"})
+	text, err := json.Marshal(sqloutbox.Config{Prefix: "p_", Rescan: -1})
 	require.NoError(t, err)
-	require.JSONEq(t, `{"prefix":"p_"}`, string(text))
+	require.JSONEq(t, `{"prefix":"p_","rescan":"off"}`, string(text))
 	var c sqloutbox.Config
 	require.NoError(t, json.Unmarshal(text, &c))
 	require.Equal(t, "p_", c.Prefix)

@@ -1,5 +1,5 @@
 // Package pgoutbox keeps the outbox and the inbox in PostgreSQL through pgx: the tables of package sqloutbox, with one round trip to
-// publish, one to fetch and one to settle, and with relays woken by NOTIFY.
+// publish, one to fetch and one to settle, which go on beside each other while there is a backlog, and with relays woken by NOTIFY.
 //
 // # Guarantees
 //

@@ -15,7 +15,7 @@ import (
 // list who holds that lock; once all of them have ended, nothing new can appear at or below that number.
 type mark struct {
 	mu      sync.Mutex
-	every   time.Duration // how often it is moved
+	every   time.Duration // how often it is moved while messages are settled
 	low     int64
 	looked  time.Time
 	full    time.Time // when a fetch last looked below the mark
@@ -23,29 +23,54 @@ type mark struct {
 	writers map[string]bool
 }
 
-// lowWater is the number above which the next fetch looks.
+// lowWater is the number above which the next fetch looks. The mark is moved by tidy; a fetch moves it only where nothing has been settled for
+// long, as in a relay that idles beside others, because a message may be waiting for that fetch.
 func (s *Store) lowWater(ctx context.Context) (int64, error) {
 	m := &s.mark
 	if s.config.Rescan < 0 {
 		return 0, nil
 	}
-	m.mu.Lock()
-	now := time.Now()
-	due := now.Sub(m.looked) >= m.every
-	if due {
-		m.looked = now // the others go on with what there is
-	}
-	if now.Sub(m.full) >= s.config.Rescan {
-		m.full = now
-		m.mu.Unlock()
+	if m.rescan(s.config.Rescan) {
 		return 0, nil
 	}
-	low := m.low
-	m.mu.Unlock()
-	if !due {
-		return low, nil
+	if low, due := m.due(10 * m.every); due {
+		return s.raise(ctx, low)
 	}
-	return s.raise(ctx, low)
+	return m.now(), nil
+}
+
+// tidy moves the mark when that is due, now that messages have gone and nobody waits. An error is for the fetch that meets it.
+func (s *Store) tidy(ctx context.Context) {
+	if s.config.Rescan < 0 {
+		return
+	}
+	if low, due := s.mark.due(s.mark.every); due {
+		_, _ = s.raise(ctx, low)
+	}
+}
+
+// rescan reports whether a fetch has to look below the mark again, and takes it as done.
+func (m *mark) rescan(every time.Duration) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	if now.Sub(m.full) < every {
+		return false
+	}
+	m.full = now
+	return true
+}
+
+// due reports whether the mark was last moved so long ago, and takes it as moved: others go on with what there is.
+func (m *mark) due(every time.Duration) (low int64, due bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	if now.Sub(m.looked) < every {
+		return m.low, false
+	}
+	m.looked = now
+	return m.low, true
 }
 
 // now is the mark as it is.

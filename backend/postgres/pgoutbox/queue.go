@@ -10,6 +10,7 @@ import (
 
 	"github.com/backstay-go/backstay/outbox"
 	"github.com/backstay-go/backstay/outbox/sqloutbox"
+	"github.com/backstay-go/backstay/pubsub"
 )
 
 // Lease implements outbox.Queue.
@@ -36,6 +37,16 @@ func (s *Store) Backlog(ctx context.Context) (outbox.Backlog, error) {
 
 // Fetch implements outbox.Queue.
 func (s *Store) Fetch(ctx context.Context, l outbox.Leases, limit int) ([]outbox.Record, error) {
+	return s.read(ctx, limit, s.text.fetch, int64(l.Mask()), limit)
+}
+
+// FetchExcept implements outbox.Prefetcher.
+func (s *Store) FetchExcept(ctx context.Context, l outbox.Leases, inHand []outbox.Record, limit int) ([]outbox.Record, error) {
+	return s.read(ctx, limit, s.text.fetchExcept, int64(l.Mask()), limit, seqs(inHand))
+}
+
+// read fetches above the low-water mark, which is the first parameter.
+func (s *Store) read(ctx context.Context, limit int, text string, args ...any) ([]outbox.Record, error) {
 	low, err := s.lowWater(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("pgoutbox: fetch: low-water mark: %w", err)
@@ -43,7 +54,7 @@ func (s *Store) Fetch(ctx context.Context, l outbox.Leases, limit int) ([]outbox
 	var records []outbox.Record
 	var batch pgx.Batch // one round trip and one transaction
 	batch.Queue(s.text.inOrder)
-	batch.Queue(s.text.fetch, low, int64(l.Mask()), limit).Query(func(rows pgx.Rows) error {
+	batch.Queue(text, append([]any{low}, args...)...).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
 			r, err := scanRecord(rows)
 			if err != nil {
@@ -74,13 +85,20 @@ func scanRecord(rows pgx.Rows) (outbox.Record, error) {
 		return r, err
 	}
 	m.Time = time.Unix(0, sent)
-	if header == "" {
-		return r, nil
-	}
-	if err := json.Unmarshal([]byte(header), &m.Header); err != nil {
+	var err error
+	if m.Header, err = decodeHeader(header); err != nil {
 		return r, fmt.Errorf("message %d: header: %w", r.Seq, err)
 	}
 	return r, nil
+}
+
+// decodeHeader reads what encodeHeader has written.
+func decodeHeader(text string) (h pubsub.Header, err error) {
+	if text == "" {
+		return nil, nil
+	}
+	err = json.Unmarshal([]byte(text), &h)
+	return h, err
 }
 
 // planned has the server plan a statement each time it is executed. A plan that is kept, made while the table was small, would read all
@@ -117,6 +135,7 @@ func (s *Store) Settle(ctx context.Context, l outbox.Leases, published []outbox.
 			refused++
 		}
 	}
+	s.tidy(ctx)
 	if refused > 0 {
 		return fmt.Errorf("pgoutbox: settle: %d of %d messages: %w", refused, len(published)+len(failed), outbox.ErrFenced)
 	}

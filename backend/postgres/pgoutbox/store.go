@@ -82,6 +82,7 @@ type Store struct {
 var (
 	_ outbox.Store[pgx.Tx]      = (*Store)(nil)
 	_ outbox.Queue              = (*Store)(nil)
+	_ outbox.Prefetcher         = (*Store)(nil)
 	_ outbox.Inspector          = (*Store)(nil)
 	_ outbox.InboxStore[pgx.Tx] = (*Store)(nil)
 )

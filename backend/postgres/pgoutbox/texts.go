@@ -6,8 +6,8 @@ import "strings"
 type texts struct {
 	insertOne, insertOneNotify, insertMany, insertManyNotify, lockKeys string
 
-	inOrder, fetch, backlog, remove, hold, next, last, writers string
-	claim, result, save, forget, listen, alive                 string
+	inOrder, fetch, fetchExcept, backlog, remove, hold, next, last, writers string
+	claim, result, save, forget, listen, alive                              string
 }
 
 func textsOf(prefix string) texts {
@@ -33,6 +33,16 @@ func textsOf(prefix string) texts {
 	notify := func(insert string) string {
 		return fill("WITH stored AS (" + insert + ") SELECT pg_notify('{channel}', '')")
 	}
+	// While nothing is held, which is asked once, no row is looked up among the holds. The clock is read once, so that all of a lane
+	// is judged at one moment.
+	fetch := func(except string) string {
+		return fill("WITH clock AS MATERIALIZED (SELECT " + now + " AS now) " +
+			"SELECT o.seq, o.lane, o.id, o.topic, o.msg_key, o.header, o.payload, o.sent_at, CASE WHEN " + anyHeld +
+			" THEN COALESCE((SELECT h.attempts FROM {p}outbox_holds h WHERE h.lane = o.lane AND h.seq = o.seq), 0) ELSE 0 END " +
+			"FROM {p}outbox o WHERE o.seq > $1" + except + " AND ($2::bigint >> (o.lane & 63)::int) & 1 = 1 AND (NOT " + anyHeld +
+			" OR NOT EXISTS (SELECT 1 FROM {p}outbox_holds h WHERE h.lane = o.lane" +
+			" AND (h.parked_at IS NOT NULL OR h.due_at > (SELECT now FROM clock)))) ORDER BY o.seq LIMIT $3")
+	}
 	return texts{
 		insertOne: fill(one), insertOneNotify: notify(one),
 		insertMany: fill(many), insertManyNotify: notify(many),
@@ -45,14 +55,9 @@ func textsOf(prefix string) texts {
 		backlog: fill("SELECT (SELECT count(*) FROM (SELECT 1 FROM {p}outbox WHERE seq > $1 ORDER BY seq LIMIT 100000) AS counted), " +
 			"(SELECT count(*) FROM {p}outbox_holds WHERE parked_at IS NOT NULL), " +
 			"COALESCE((SELECT " + now + " - stored_at FROM {p}outbox WHERE seq > $1 ORDER BY seq LIMIT 1), 0)"),
-		// While nothing is held, which is asked once, no row is looked up among the holds. The clock is read once, so that all of a lane
-		// is judged at one moment.
-		fetch: fill("WITH clock AS MATERIALIZED (SELECT " + now + " AS now) " +
-			"SELECT o.seq, o.lane, o.id, o.topic, o.msg_key, o.header, o.payload, o.sent_at, CASE WHEN " + anyHeld +
-			" THEN COALESCE((SELECT h.attempts FROM {p}outbox_holds h WHERE h.lane = o.lane AND h.seq = o.seq), 0) ELSE 0 END " +
-			"FROM {p}outbox o WHERE o.seq > $1 AND ($2::bigint >> (o.lane & 63)::int) & 1 = 1 AND (NOT " + anyHeld +
-			" OR NOT EXISTS (SELECT 1 FROM {p}outbox_holds h WHERE h.lane = o.lane" +
-			" AND (h.parked_at IS NOT NULL OR h.due_at > (SELECT now FROM clock)))) ORDER BY o.seq LIMIT $3"),
+		fetch: fetch(""),
+		// NOT IN a subquery looks up each row in a table of hashes; with an array in its place the server would search the whole of it.
+		fetchExcept: fetch(" AND o.seq NOT IN (SELECT unnest($4::bigint[]))"),
 		remove: fill("WITH " + held +
 			", gone AS (DELETE FROM {p}outbox o USING unnest($3::bigint[]) AS s (seq) WHERE o.seq = s.seq AND " + inMask + ")" +
 			", free AS (DELETE FROM {p}outbox_holds WHERE " + anyHeld + " AND seq = ANY($3::bigint[]) AND " + inMask + ") SELECT " + mask),
