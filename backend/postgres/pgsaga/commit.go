@@ -32,7 +32,7 @@ func (s *Store) write(ctx context.Context, w *work, recorded []bool) error {
 		return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return s.apply(ctx, tx, w, recorded) })
 	case len(w.lots) == 1 && len(w.lots[0].rows) == 1 && !w.wakes:
 		l := &w.lots[0]
-		tag, err := s.pool.Exec(ctx, l.one, l.source.args(l.rows)...)
+		tag, err := s.pool.Exec(ctx, l.one, l.args(l.rows)...)
 		recorded[l.places[0]] = tag.RowsAffected() == 1
 		return err
 	default:
