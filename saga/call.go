@@ -86,8 +86,8 @@ func shares(v reflect.Value) bool {
 	case reflect.Slice:
 		return !v.IsNil()
 	case reflect.Struct:
-		for i := range v.NumField() {
-			if shares(v.Field(i)) {
+		for _, field := range v.Fields() {
+			if shares(field) {
 				return true
 			}
 		}
