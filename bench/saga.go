@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/backstay-go/backstay/backend/postgres/pgsaga"
 	"github.com/backstay-go/backstay/saga"
 	"github.com/backstay-go/backstay/saga/memsaga"
 	"github.com/backstay-go/backstay/saga/sqlsaga"
@@ -41,8 +42,9 @@ func sagas() []Case {
 		l.append(sagaLiteCase+work.suffix, ours, stored(onSQLite, work.clients, startAndWait))
 		l.append(sagaLiteCase+work.suffix, oursExecuting, stored(onSQLite, work.clients, execute))
 		l.onPostgres(sagaServerCase+work.suffix, Floor, commits(onServer, work.clients))
-		l.onPostgres(sagaServerCase+work.suffix, ours, stored(onServer, work.clients, startAndWait))
-		l.onPostgres(sagaServerCase+work.suffix, oursExecuting, stored(onServer, work.clients, execute))
+		l.onPostgres(sagaServerCase+work.suffix, ours, stored(onPgx, work.clients, startAndWait))
+		l.onPostgres(sagaServerCase+work.suffix, oursExecuting, stored(onPgx, work.clients, execute))
+		l.onPostgres(sagaServerCase+work.suffix, oursSQL, stored(onServer, work.clients, startAndWait))
 	}
 	l.onPostgres(sagaMedianCase, Floor, toFirstStep(0.5, oneCommit))
 	l.onPostgres(sagaMedianCase, ours, toFirstStep(0.5, firstStep))
@@ -132,20 +134,42 @@ func sagasInMemory(one oneSaga) func(*testing.B) {
 	}
 }
 
-// sagaDB is a database for sagas and for a table of the floor's.
+// sagaDB is a database for sagas, and for a table of the floor's if that is measured there.
 type sagaDB struct {
+	store          func(*testing.B) saga.Store
 	open           func(*testing.B) *sql.DB
-	dialect        func() sqlsaga.Dialect
 	create, insert string
 }
 
 var (
-	onSQLite = sagaDB{openSQLite, sqlsaga.SQLite, "CREATE TABLE floor (n INTEGER PRIMARY KEY, text TEXT)", "INSERT INTO floor (text) VALUES (?)"}
+	onSQLite = sagaDB{
+		sqlSagas(openSQLite, sqlsaga.SQLite), openSQLite,
+		"CREATE TABLE floor (n INTEGER PRIMARY KEY, text TEXT)", "INSERT INTO floor (text) VALUES (?)",
+	}
 	onServer = sagaDB{
-		func(b *testing.B) *sql.DB { return newSchema(b).db }, sqlsaga.PostgreSQL,
+		sqlSagas(openServer, sqlsaga.PostgreSQL), openServer,
 		"CREATE TABLE floor (n BIGSERIAL PRIMARY KEY, text TEXT)", "INSERT INTO floor (text) VALUES ($1)",
 	}
+	onPgx = sagaDB{store: pgxSagas}
 )
+
+func openServer(b *testing.B) *sql.DB { return newSchema(b).db }
+
+func sqlSagas(open func(*testing.B) *sql.DB, dialect func() sqlsaga.Dialect) func(*testing.B) saga.Store {
+	return func(b *testing.B) saga.Store {
+		store, err := sqlsaga.New(open(b), dialect())
+		must(b, err)
+		must(b, store.Migrate(context.Background()))
+		return store
+	}
+}
+
+func pgxSagas(b *testing.B) saga.Store {
+	store, err := pgsaga.New(newSchema(b).pool, pgsaga.Config{})
+	must(b, err)
+	must(b, store.Migrate(context.Background()))
+	return store
+}
 
 // byClients divides b.N calls among clients, after a call of each that makes the connections and is not measured.
 func byClients(b *testing.B, clients int, one func(n int64) error) {
@@ -202,14 +226,6 @@ func (on sagaDB) committer(b *testing.B) (commit func() error) {
 	}
 }
 
-func (on sagaDB) store(b *testing.B) saga.Store {
-	b.Helper()
-	store, err := sqlsaga.New(on.open(b), on.dialect())
-	must(b, err)
-	must(b, store.Migrate(context.Background()))
-	return store
-}
-
 func stored(on sagaDB, clients int, one oneSaga) func(*testing.B) {
 	return func(b *testing.B) {
 		d := threeSteps(func() {})
@@ -248,7 +264,7 @@ func oneCommit(b *testing.B) func(int) time.Duration {
 func firstStep(b *testing.B) func(int) time.Duration {
 	arrived := make(chan time.Time, 1)
 	d := threeSteps(func() { arrived <- time.Now() })
-	r := running(b, onServer.store(b), d)
+	r := running(b, onPgx.store(b), d)
 	return func(n int) time.Duration {
 		began := time.Now()
 		must(b, saga.Start(context.Background(), r, d, strconv.Itoa(n), sagaState{}))

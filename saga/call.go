@@ -71,6 +71,30 @@ func (d *Definition[State]) attempt(ctx context.Context, c call) (answer, error)
 	return answer{data, s}, nil
 }
 
+// keep is a first state for the first step, or nil where that has to decode its own: state is the definition's now, but not what
+// its slices hold.
+func (d *Definition[State]) keep(state *State) any {
+	if !d.plain || shares(reflect.ValueOf(state).Elem()) {
+		return nil
+	}
+	return state
+}
+
+// shares reports whether a value that survives JSON has a slice in it.
+func shares(v reflect.Value) bool {
+	switch v.Kind() {
+	case reflect.Slice:
+		return !v.IsNil()
+	case reflect.Struct:
+		for _, field := range v.Fields() {
+			if shares(field) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 func (d *Definition[State]) decode(state json.RawMessage) (*State, error) {
 	s := new(State)
 	if err := json.Unmarshal(state, s); err != nil {

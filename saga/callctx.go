@@ -12,9 +12,10 @@ type callCtx struct {
 	base     context.Context
 	deadline time.Time
 
-	mu   sync.Mutex
-	real context.Context
-	stop context.CancelFunc
+	mu    sync.Mutex
+	asked bool // Err was called: from then on the clock is looked at
+	real  context.Context
+	stop  context.CancelFunc
 }
 
 // Deadline implements context.Context.
@@ -23,9 +24,13 @@ func (c *callCtx) Deadline() (time.Time, bool) { return c.deadline, true }
 // Done implements context.Context.
 func (c *callCtx) Done() <-chan struct{} { return c.realise().Done() }
 
-// Err implements context.Context.
+// Err implements context.Context. Most stores in memory ask once, as the call begins.
 func (c *callCtx) Err() error {
-	if !c.used() && time.Now().Before(c.deadline) {
+	c.mu.Lock()
+	used, again := c.real != nil, c.asked
+	c.asked = true
+	c.mu.Unlock()
+	if !used && (!again || time.Now().Before(c.deadline)) {
 		return c.base.Err()
 	}
 	return c.realise().Err()
@@ -43,15 +48,12 @@ func (c *callCtx) realise() context.Context {
 	return c.real
 }
 
-func (c *callCtx) used() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.real != nil
-}
-
 // end returns the context for the next call, or nil if somebody may still hold it.
 func (c *callCtx) end() *callCtx {
-	if !c.used() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.asked = false
+	if c.real == nil {
 		return c
 	}
 	c.stop()

@@ -14,6 +14,7 @@ type change struct {
 	next  Progress
 	event Event
 	more  []Transition // that go with it: news for the parent
+	fresh bool         // the event ended a moment ago
 	reply chan verdict // made when it has to wait for another's commit
 }
 
@@ -61,6 +62,7 @@ func (s *session) line(c *change) (v verdict, lead bool) {
 	if c.reply == nil {
 		c.reply = make(chan verdict, 1)
 	}
+	c.fresh = false
 	s.commits.queue = append(s.commits.queue, c)
 	s.cmu.Unlock()
 	v = <-c.reply
@@ -127,7 +129,7 @@ func (s *session) commitBatch(batch []*change, own *change) (v verdict) {
 
 // write makes one Commit and, unless it failed as a whole, acts on the result.
 func (s *session) write(batch []*change, tell func(*change, verdict)) error {
-	began := time.Now()
+	began := begun(batch)
 	ctx := s.commits.ctx
 	if ctx == nil {
 		ctx = &callCtx{base: s.detached}
@@ -163,6 +165,17 @@ func (s *session) write(batch []*change, tell func(*change, verdict)) error {
 		tell(c, verdict{recorded: recorded[i]})
 	}
 	return nil
+}
+
+// begun is the present, which the clock need not be asked for if a change comes straight from its attempt.
+func begun(batch []*change) time.Time {
+	c := batch[0]
+	fresh := c.fresh && len(batch) == 1
+	c.fresh = false
+	if fresh {
+		return c.event.Ended
+	}
+	return time.Now()
 }
 
 // beatLoop extends the leases that were not renewed by a change lately.

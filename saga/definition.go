@@ -202,10 +202,14 @@ func (d *Definition[State]) Ref() Ref { return d.ref }
 // NewInstance is the instance that Start creates, for stores that create one inside the caller's own transaction. The id
 // is 1 to 255 bytes of UTF-8, so that every database takes it as a key, and state must have a JSON form.
 func (d *Definition[State]) NewInstance(id string, state State) (Instance, error) {
+	return d.newInstance(id, &state)
+}
+
+func (d *Definition[State]) newInstance(id string, state *State) (Instance, error) {
 	if err := checkID(d.ref.Name, id); err != nil {
 		return Instance{}, err
 	}
-	data, err := json.Marshal(&state)
+	data, err := json.Marshal(state)
 	if err != nil {
 		return Instance{}, fmt.Errorf("saga %q: state of instance %q: %w", d.ref.Name, id, err)
 	}

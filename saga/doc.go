@@ -42,7 +42,8 @@
 //
 // Define names the steps; a step is a Do and an Undo over a plain struct, or what Await, SleepUntil, Parallel or Child
 // return. When leaves a step out, WithLimits sets a deadline and a limit of instances at work. NewRunner puts definitions on a store: memsaga for
-// tests, sqlsaga on a database. Start begins an instance under an ID of the caller's, Run works, Wait returns the result;
+// tests, sqlsaga on a database, pgsaga (in backend/postgres) on PostgreSQL with pgx. Start begins an instance under an ID of the
+// caller's, Run works, Wait returns the result;
 // Execute is both on the caller's goroutine. Send brings an event, Cancel turns an instance back.
 //
 // Policies apply inside a step, round the call it makes: a breaker's rejection does not count as an attempt. When a step is

@@ -13,14 +13,14 @@ import (
 // again. A runner that is in Run and has a free slot begins at once; otherwise any runner of the store does. The end of
 // ctx does not end the instance.
 func Start[State any](ctx context.Context, r *Runner, d *Definition[State], id string, state State) error {
-	in, err := d.NewInstance(id, state)
+	in, err := d.newInstance(id, &state)
 	if err != nil {
 		return err
 	}
 	if err := r.knows(in); err != nil {
 		return err
 	}
-	return r.start(ctx, in)
+	return r.start(ctx, in, d.keep(&state))
 }
 
 func (r *Runner) knows(in Instance) error {
@@ -30,16 +30,16 @@ func (r *Runner) knows(in Instance) error {
 	return nil
 }
 
-func (r *Runner) start(ctx context.Context, in Instance) error {
-	s, h, err := r.create(ctx, in)
+func (r *Runner) start(ctx context.Context, in Instance, cached any) error {
+	s, h, err := r.create(ctx, in, cached)
 	if h != nil {
 		go s.work(h)
 	}
 	return err
 }
 
-// create stores an instance, and holds it if this runner has a free slot.
-func (r *Runner) create(ctx context.Context, in Instance) (*session, *hold, error) {
+// create stores an instance, and holds it if this runner has a free slot; cached is the decoded form of its state, or nil.
+func (r *Runner) create(ctx context.Context, in Instance, cached any) (*session, *hold, error) {
 	s := r.current()
 	mine := s != nil && s.take(1, in.Ref) == 1
 	var lease time.Duration
@@ -63,21 +63,23 @@ func (r *Runner) create(ctx context.Context, in Instance) (*session, *hold, erro
 		return nil, nil, nil
 	}
 	in.Token = 1
-	return s, s.newHold(in, began), nil
+	h := s.newHold(in, began)
+	h.cached = cached
+	return s, h, nil
 }
 
 // Execute is Start and Wait in one, for callers that want the result: where this runner is in Run and has a free slot, the
 // steps run on the caller's goroutine, one after the other. When ctx ends the instance goes on without the caller, and
 // Execute returns ctx's cause; an attempt that runs on the caller's goroutine is waited for. Errors are those of both.
 func Execute[State any](ctx context.Context, r *Runner, d *Definition[State], id string, state State) (Result[State], error) {
-	in, err := d.NewInstance(id, state)
+	in, err := d.newInstance(id, &state)
 	if err == nil {
 		err = r.knows(in)
 	}
 	if err != nil {
 		return Result[State]{}, err
 	}
-	s, h, err := r.create(ctx, in)
+	s, h, err := r.create(ctx, in, d.keep(&state))
 	if err != nil {
 		return Result[State]{}, err
 	}

@@ -53,6 +53,7 @@ func (s *session) prepare(h *hold, p *plan, i int, began time.Time, res result) 
 		h.cached = res.cached
 	}
 	c := s.transition(h, p, next, wait, e)
+	c.fresh = true
 	if w := res.park; w != nil && (at.Awaits == w.awaits && at.Timer == w.timer) {
 		c.t.Event = nil // it was said before, or there is nothing to say yet
 	}
@@ -70,7 +71,7 @@ func (s *session) transition(h *hold, p *plan, next Progress, wait time.Duration
 		wait, stay = 0, true // it was cancelled, and turns back now
 	}
 	c := &h.change
-	c.next, c.event, c.more = next, e, news(h.in, next)
+	c.next, c.event, c.more, c.fresh = next, e, news(h.in, next), false
 	c.t = Transition{ID: h.in.ID, Next: &c.next, Wait: wait, Event: &c.event, Seen: len(h.in.Received)}
 	if stay {
 		c.t.Hold = s.lease

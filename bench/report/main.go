@@ -69,7 +69,7 @@ func pages() []page {
 			"with one relay in batches of 1,000, from its start to its stop; watermill's forwarder polls every 5 ms and fetches 100 at a time, its default, " +
 			"and River works jobs that do nothing. Other libraries named elsewhere are refused by the module proxy.", "200ms", nil},
 		{bench.Saga, "Saga", "In memory the floor encodes the state for each of four changes and keeps it. In PostgreSQL and SQLite it is four durable commits of " +
-			"one row, one after the other, by as many clients; until the first step, one commit. PostgreSQL is used through database/sql. No peer that runs without a " +
+			"one row, one after the other, by as many clients; until the first step, one commit. PostgreSQL is used through pgx, unless a row says database/sql. No peer that runs without a " +
 			"server of its own can be had from the module proxy.", "200ms", nil},
 	}
 }

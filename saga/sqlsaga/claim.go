@@ -91,12 +91,19 @@ func (s *Store) update(ctx context.Context, tx *sql.Tx, t *saga.Transition) (int
 	if err != nil {
 		return 0, err
 	}
+	if s.dialect.lean && t.Hold > 0 {
+		n, err := affected(s.exec(ctx, tx, s.stmts.step, p.Step, p.Attempt, p.Rejected, flag(p.Doubt), p.Error, string(p.State),
+			p.Awaits, int64(p.Timer), marks, t.ID, t.Token, string(p.Status), string(p.Direction), p.Cause, millis(t.Hold)))
+		if err != nil || n == 1 {
+			return n, err
+		}
+	}
 	args := append(make([]any, 0, 16), string(p.Status), string(p.Direction), p.Step, p.Attempt, p.Rejected, flag(p.Doubt), p.Cause,
 		p.Error, string(p.State), p.Awaits, int64(p.Timer), marks)
 	stmt := s.stmts.wait
 	switch {
 	case t.Hold > 0:
-		stmt, args = s.stmts.hold, append(args, millis(t.Hold))
+		stmt, args = s.stmts.hold, append(args, millis(s.generous(t.Hold)))
 	case !p.Status.Active():
 		stmt = s.stmts.end
 	case t.AfterLease:
@@ -107,6 +114,14 @@ func (s *Store) update(ctx context.Context, tx *sql.Tx, t *saga.Transition) (int
 		args = append(args, millis(t.Wait))
 	}
 	return affected(s.exec(ctx, tx, stmt, append(args, t.ID, t.Token)...))
+}
+
+// generous is the lease to store, so that not every step has to extend it where that is dear.
+func (s *Store) generous(lease time.Duration) time.Duration {
+	if s.dialect.lean {
+		return lease + lease/8
+	}
+	return lease
 }
 
 // deliver adds an event to those an instance has received.

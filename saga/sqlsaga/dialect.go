@@ -17,6 +17,8 @@ type Dialect struct {
 	inProcess bool
 	// parses says that the driver has a statement parsed each time it is run, unless it is prepared.
 	parses bool
+	// lean says that a statement rewrites the indexes of every column it sets, changed or not, and each page that it writes is dear.
+	lean bool
 	// guard and release keep the migrations of other processes away, where a transaction does not; {prefix} names the lock.
 	guard, release string
 	// migrations lists the statements of each version of the schema, the first one first. One that was once published is

@@ -10,6 +10,7 @@ func SQLite() Dialect {
 
 		inProcess: true,
 		parses:    true,
+		lean:      true,
 		migrations: [][]string{{
 			`CREATE TABLE IF NOT EXISTS {prefix}sagas (
 	id         TEXT PRIMARY KEY,
@@ -52,6 +53,11 @@ func SQLite() Dialect {
 			`ALTER TABLE {prefix}sagas ADD COLUMN marks TEXT NOT NULL DEFAULT ''`,
 			`ALTER TABLE {prefix}sagas ADD COLUMN received TEXT NOT NULL DEFAULT ''`,
 			`ALTER TABLE {prefix}sagas ADD COLUMN mail INTEGER NOT NULL DEFAULT 0`,
+		}, { // updated_ms changes with each step, and must not be in an index that has every instance
+			`DROP INDEX IF EXISTS {prefix}sagas_status`,
+			`CREATE INDEX IF NOT EXISTS {prefix}sagas_by_status ON {prefix}sagas (status)`,
+			`CREATE INDEX IF NOT EXISTS {prefix}sagas_ended ON {prefix}sagas (updated_ms)
+	WHERE status IN ('completed', 'compensated', 'aborted')`,
 		}},
 	}
 }

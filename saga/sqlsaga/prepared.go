@@ -25,7 +25,7 @@ func (s *Store) prepare(ctx context.Context) error {
 	if p.all == nil {
 		p.all = map[string]*sql.Stmt{}
 	}
-	for _, text := range []string{s.stmts.hold, s.stmts.wait, s.stmts.end, s.stmts.event, s.stmts.claim} {
+	for _, text := range []string{s.stmts.create, s.stmts.step, s.stmts.hold, s.stmts.wait, s.stmts.end, s.stmts.event, s.stmts.claim} {
 		if p.all[text] != nil {
 			continue
 		}

@@ -27,7 +27,7 @@ var _ saga.TxStore = (*Store)(nil)
 
 // statements are the texts with the prefix filled in.
 type statements struct {
-	create, claim, hold, wait, await, afterLease, end, heartbeat, event, received, deliver, load, history, ended,
+	create, claim, step, hold, wait, await, afterLease, end, heartbeat, event, received, deliver, load, history, ended,
 	purgeEvents, purge string
 }
 
@@ -85,6 +85,10 @@ func (s *Store) texts() statements {
 			doubt = CASE WHEN owner <> '' THEN 1 ELSE doubt END,
 			owner = ?, token = token + 1, due_ms = {now} + ?, updated_ms = {now}
 			WHERE id = ? AND token = ? AND due_ms <= {now}`),
+		// A change that leaves the indexes alone: the direction stays, and the lease lasts long enough as it is.
+		step: text(`UPDATE {prefix}sagas SET step = ?, attempt = ?, rejected = ?, doubt = ?, error = ?, state = ?,
+			awaits = ?, timer_ns = ?, marks = ?, token = token + 1, updated_ms = {now}
+			WHERE id = ? AND token = ? AND status = ? AND direction = ? AND cause = ? AND due_ms >= {now} + ?`),
 		hold: text(`UPDATE {prefix}sagas SET ` + changed + `due_ms = {now} + ? WHERE id = ? AND token = ?`),
 		wait: text(`UPDATE {prefix}sagas SET ` + changed + `owner = '', due_ms = {now} + ? WHERE id = ? AND token = ?`),
 		await: text(`UPDATE {prefix}sagas SET ` + changed + `owner = '',
@@ -120,10 +124,21 @@ type execer interface {
 
 // Create implements saga.Store.
 func (s *Store) Create(ctx context.Context, in saga.Instance, lease time.Duration) (bool, error) {
-	return s.create(ctx, s.db, in, lease)
+	if err := s.prepare(ctx); err != nil {
+		return false, fmt.Errorf("sqlsaga: create instance %q: %w", in.ID, err)
+	}
+	if stmt := s.prepared.all[s.stmts.create]; stmt != nil {
+		return s.create(ctx, stmt.ExecContext, in, lease)
+	}
+	return s.create(ctx, func(ctx context.Context, args ...any) (sql.Result, error) {
+		return s.db.ExecContext(ctx, s.stmts.create, args...)
+	}, in, lease)
 }
 
-func (s *Store) create(ctx context.Context, db execer, in saga.Instance, lease time.Duration) (bool, error) {
+// create writes an instance by exec, which runs the statement.
+func (s *Store) create(
+	ctx context.Context, exec func(ctx context.Context, args ...any) (sql.Result, error), in saga.Instance, lease time.Duration,
+) (bool, error) {
 	if in.Owner == "" {
 		lease = 0
 	}
@@ -135,9 +150,9 @@ func (s *Store) create(ctx context.Context, db execer, in saga.Instance, lease t
 	if err != nil {
 		return false, err
 	}
-	n, err := affected(db.ExecContext(ctx, s.stmts.create, in.ID, in.Name, in.Version, string(in.Status), string(in.Direction),
+	n, err := affected(exec(ctx, in.ID, in.Name, in.Version, string(in.Status), string(in.Direction),
 		in.Step, in.Attempt, in.Rejected, flag(in.Doubt), in.Cause, in.Error, string(in.State), in.Owner, in.Parent, in.Awaits,
-		int64(in.Timer), marks, received, len(in.Received), millis(lease)))
+		int64(in.Timer), marks, received, len(in.Received), millis(s.generous(lease))))
 	if err != nil {
 		return false, fmt.Errorf("sqlsaga: create instance %q: %w", in.ID, err)
 	}
@@ -152,7 +167,9 @@ func StartTx[State any](ctx context.Context, s *Store, tx *sql.Tx, d *saga.Defin
 	if err != nil {
 		return err
 	}
-	created, err := s.create(ctx, tx, in, 0)
+	created, err := s.create(ctx, func(ctx context.Context, args ...any) (sql.Result, error) {
+		return tx.ExecContext(ctx, s.stmts.create, args...)
+	}, in, 0)
 	if created || err != nil {
 		return err
 	}

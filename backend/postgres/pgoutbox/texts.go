@@ -7,7 +7,7 @@ type texts struct {
 	insertOne, insertOneNotify, insertMany, insertManyNotify, lockKeys string
 
 	inOrder, fetch, fetchExcept, backlog, remove, hold, next, last, writers string
-	claim, result, save, forget, listen, alive                              string
+	claim, result, save, forget, listen                                     string
 }
 
 func textsOf(prefix string) texts {
@@ -76,6 +76,5 @@ func textsOf(prefix string) texts {
 		save:   fill("UPDATE {p}inbox SET result = $1 WHERE consumer = $2 AND id = $3"),
 		forget: fill("DELETE FROM {p}inbox WHERE consumer = $1 AND id = $2"),
 		listen: fill(`LISTEN "{channel}"`),
-		alive:  "SELECT 1",
 	}
 }

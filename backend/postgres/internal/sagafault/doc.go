@@ -1,3 +1,3 @@
-// Package sagafault holds the tests of sqlsaga on PostgreSQL: the contract, and what happens when processes and servers fail. It has no
+// Package sagafault holds the tests of sqlsaga and pgsaga on PostgreSQL: the contract, and what happens when processes and servers fail. It has no
 // code of its own.
 package sagafault

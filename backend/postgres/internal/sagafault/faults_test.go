@@ -112,22 +112,24 @@ func TestSagaUndoer(t *testing.T) {
 	if url == "" {
 		return
 	}
-	store, _ := sagaStore(t, url)
+	store, _ := childDriver().sagaStore(t, url)
 	r, err := saga.NewRunner(store, sagaConfig, undoing(t, &trace{}, true))
 	require.NoError(t, err)
 	require.NoError(t, r.Run(t.Context()))
 }
 
-func TestF19_AKillDuringCompensation(t *testing.T) {
+func TestF19_AKillDuringCompensation(t *testing.T) { onBoth(t, f19) }
+
+func f19(t *testing.T, on driver) {
 	t.Parallel()
 	url := pgtest.Database(t)
-	store, _ := sagaStore(t, url)
+	store, _ := on.sagaStore(t, url)
 	var tr trace
 	d := undoing(t, &tr, false)
 	starter, err := saga.NewRunner(store, sagaConfig, d)
 	require.NoError(t, err)
 	require.NoError(t, saga.Start(t.Context(), starter, d, "1", parcel{}))
-	child, out := spawn(t, "TestSagaUndoer", url)
+	child, out := spawn(t, on, "TestSagaUndoer", url)
 	line(t, out, "undoing")
 	kill(t, child)
 	r := node(t, store, sagaConfig, d)
@@ -137,9 +139,11 @@ func TestF19_AKillDuringCompensation(t *testing.T) {
 	require.Equal(t, 2, res.History[len(res.History)-1].Attempt, "the attempt that was cut short counts")
 }
 
-func TestF20_CompensationThatKeepsFailingIsStuckUntilItIsRepaired(t *testing.T) {
+func TestF20_CompensationThatKeepsFailingIsStuckUntilItIsRepaired(t *testing.T) { onBoth(t, f20) }
+
+func f20(t *testing.T, on driver) {
 	t.Parallel()
-	store, _ := newStore(t)
+	store, _ := on.newStore(t)
 	var tr trace
 	var healed atomic.Bool
 	calls := 0
@@ -171,9 +175,11 @@ func TestF20_CompensationThatKeepsFailingIsStuckUntilItIsRepaired(t *testing.T) 
 
 // A Do that outlives its lease must not make its effect after the Undo: the receiver of the call sees by DoKey that it was
 // undone already.
-func TestF21_AnActionThatComesAfterItsCompensationHasNoEffect(t *testing.T) {
+func TestF21_AnActionThatComesAfterItsCompensationHasNoEffect(t *testing.T) { onBoth(t, f21) }
+
+func f21(t *testing.T, on driver) {
 	t.Parallel()
-	store, _ := newStore(t)
+	store, _ := on.newStore(t)
 	cable := &severed{Store: store}
 	release, late := make(chan struct{}), make(chan struct{})
 	var mu sync.Mutex
@@ -222,12 +228,14 @@ func TestF21_AnActionThatComesAfterItsCompensationHasNoEffect(t *testing.T) {
 	require.Equal(t, history, now)
 }
 
-func TestF22_AResultThatComesWithTheDeadlineStands(t *testing.T) {
+func TestF22_AResultThatComesWithTheDeadlineStands(t *testing.T) { onBoth(t, f22) }
+
+func f22(t *testing.T, on driver) {
 	t.Parallel()
 	for name, last := range map[string]bool{"last step": true, "not the last": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			store, _ := newStore(t)
+			store, _ := on.newStore(t)
 			var tr trace
 			steps := []saga.Step[parcel]{tr.step("a", nil, nil), tr.step("b", func(ctx context.Context) error { <-ctx.Done(); return nil }, nil)}
 			want := []string{"a", "b"}
@@ -261,9 +269,11 @@ func TestF22_AResultThatComesWithTheDeadlineStands(t *testing.T) {
 	}
 }
 
-func TestF23_ABranchFailsWhileItsSiblingsRun(t *testing.T) {
+func TestF23_ABranchFailsWhileItsSiblingsRun(t *testing.T) { onBoth(t, f23) }
+
+func f23(t *testing.T, on driver) {
 	t.Parallel()
-	store, _ := newStore(t)
+	store, _ := on.newStore(t)
 	var tr trace
 	under := make(chan struct{})
 	branch := func(name string, do func(ctx context.Context) error) saga.Branch[parcel, string] {
@@ -284,9 +294,11 @@ func TestF23_ABranchFailsWhileItsSiblingsRun(t *testing.T) {
 	require.Equal(t, []string{"a", "-cut: ", "-done: result of done", "-a"}, tr.all())
 }
 
-func TestF24_ARollingDeployWithInstancesInFlight(t *testing.T) {
+func TestF24_ARollingDeployWithInstancesInFlight(t *testing.T) { onBoth(t, f24) }
+
+func f24(t *testing.T, on driver) {
 	t.Parallel()
-	store, _ := newStore(t)
+	store, _ := on.newStore(t)
 	var old, young trace
 	gate := saga.Await("gate", "go", 0, func(context.Context, *parcel, int) error { return nil })
 	v1, err := saga.Define("case", 1, old.step("a", nil, nil), gate, old.step("b", nil, nil))
@@ -323,9 +335,11 @@ func TestF24_ARollingDeployWithInstancesInFlight(t *testing.T) {
 	require.Equal(t, []string{"a", "new"}, young.all())
 }
 
-func TestF25_ANodeOfAnotherNameTakesOver(t *testing.T) {
+func TestF25_ANodeOfAnotherNameTakesOver(t *testing.T) { onBoth(t, f25) }
+
+func f25(t *testing.T, on driver) {
 	t.Parallel()
-	store, _ := newStore(t)
+	store, _ := on.newStore(t)
 	var tr trace
 	d := defined(t, tr.step("a", nil, nil), tr.step("b", nil, nil))
 	in, err := d.NewInstance("1", parcel{})
@@ -340,9 +354,11 @@ func TestF25_ANodeOfAnotherNameTakesOver(t *testing.T) {
 	require.Equal(t, 2, res.History[0].Attempt)
 }
 
-func TestF27_CompensationRunsAlthoughTheCallerIsGone(t *testing.T) {
+func TestF27_CompensationRunsAlthoughTheCallerIsGone(t *testing.T) { onBoth(t, f27) }
+
+func f27(t *testing.T, on driver) {
 	t.Parallel()
-	store, _ := newStore(t)
+	store, _ := on.newStore(t)
 	var tr trace
 	ctx, cancel := context.WithCancel(t.Context())
 	d := defined(t, tr.step("a", nil, func(ctx context.Context) error { return ctx.Err() }),
@@ -355,9 +371,11 @@ func TestF27_CompensationRunsAlthoughTheCallerIsGone(t *testing.T) {
 	require.Equal(t, []string{"a", "b", "-a"}, tr.all())
 }
 
-func TestF28_AStateThatCannotBeDecodedIsStuckAndShown(t *testing.T) {
+func TestF28_AStateThatCannotBeDecodedIsStuckAndShown(t *testing.T) { onBoth(t, f28) }
+
+func f28(t *testing.T, on driver) {
 	t.Parallel()
-	store, db := newStore(t)
+	store, db := on.newStore(t)
 	var tr trace
 	d := defined(t, tr.step("a", nil, nil))
 	starter, err := saga.NewRunner(store, sagaConfig, d)
@@ -383,10 +401,12 @@ func TestF28_AStateThatCannotBeDecodedIsStuckAndShown(t *testing.T) {
 
 // The database turns read-only, as one whose disk is full or that has become a standby: errors are counted, nothing is lost, and it goes
 // on by itself.
-func TestF29_AReadOnlyDatabaseHoldsUpAndLosesNothing(t *testing.T) {
+func TestF29_AReadOnlyDatabaseHoldsUpAndLosesNothing(t *testing.T) { onBoth(t, f29) }
+
+func f29(t *testing.T, on driver) {
 	t.Parallel()
 	url := pgtest.Database(t)
-	store, _ := sagaStore(t, url)
+	store, _ := on.sagaStore(t, url)
 	admin := openDB(t, url+"&default_transaction_read_only=off")
 	readOnly := func(on bool) {
 		name := texts(t, admin, `SELECT current_database()`)[0]
@@ -414,9 +434,11 @@ func TestF29_AReadOnlyDatabaseHoldsUpAndLosesNothing(t *testing.T) {
 	require.LessOrEqual(t, len(all), 4, "at most the step whose lease ran out meanwhile is repeated")
 }
 
-func TestF30_StartingTwiceWithOneKeyIsOneInstance(t *testing.T) {
+func TestF30_StartingTwiceWithOneKeyIsOneInstance(t *testing.T) { onBoth(t, f30) }
+
+func f30(t *testing.T, on driver) {
 	t.Parallel()
-	store, db := newStore(t)
+	store, db := on.newStore(t)
 	var tr trace
 	d := defined(t, tr.step("a", nil, nil))
 	nodes := []*saga.Runner{node(t, store, sagaConfig, d), node(t, store, sagaConfig, d)}

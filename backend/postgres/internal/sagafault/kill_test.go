@@ -19,7 +19,6 @@ import (
 
 	"github.com/backstay-go/backstay/backend/postgres/internal/pgtest"
 	"github.com/backstay-go/backstay/saga"
-	"github.com/backstay-go/backstay/saga/sqlsaga"
 )
 
 // sagaChild names the environment variable that makes a test function a worker process: its value is the URL of the database.
@@ -32,11 +31,14 @@ type parcel struct {
 }
 
 // world is what the steps act upon: connections that have nothing to do with the store's.
-type world struct{ db *sql.DB }
+type world struct {
+	db *sql.DB
+	on driver
+}
 
-func openWorld(t *testing.T, url string) world {
+func openWorld(t *testing.T, on driver, url string) world {
 	t.Helper()
-	return world{openDB(t, url)}
+	return world{openDB(t, url), on}
 }
 
 // act makes an effect at some moment of a few milliseconds, so that a kill may come before, at or after it.
@@ -65,7 +67,7 @@ func (w world) define(t *testing.T) *saga.Definition[parcel] {
 			Merge: func(p *parcel, r string) { p.Seen += r }, Retry: many, UndoRetry: many,
 		}
 	}
-	ledger := saga.Step[parcel]{Name: "3", InTx: true, Do: enter, Undo: enter, Retry: many, UndoRetry: many}
+	ledger := saga.Step[parcel]{Name: "3", InTx: true, Do: w.enter, Undo: w.enter, Retry: many, UndoRetry: many}
 	fourth := step("4")
 	fourth.Do = func(ctx context.Context, p *parcel) error {
 		if p.Refused {
@@ -79,18 +81,18 @@ func (w world) define(t *testing.T) *saga.Definition[parcel] {
 }
 
 // enter writes to the store's own database, in the transaction of the step.
-func enter(ctx context.Context, _ *parcel) error {
+func (w world) enter(ctx context.Context, _ *parcel) error {
 	a, _ := saga.Current(ctx)
-	_, err := sqlsaga.Tx(ctx).ExecContext(ctx, `INSERT INTO ledger (id, what) VALUES ($1, $2)`, a.ID, string(a.Direction))
+	err := w.on.exec(ctx, `INSERT INTO ledger (id, what) VALUES ($1, $2)`, a.ID, string(a.Direction))
 	<-time.After(rand.N(2 * time.Millisecond))
 	return err
 }
 
 // spawn runs the test function name as a process of its own and returns its output. The process is killed at the latest
 // when the test ends.
-func spawn(t *testing.T, name, url string) (*exec.Cmd, *bufio.Reader) {
+func spawn(t *testing.T, on driver, name, url string) (*exec.Cmd, *bufio.Reader) {
 	cmd := exec.Command(os.Args[0], "-test.run=^"+name+"$")
-	cmd.Env = append(os.Environ(), sagaChild+"="+url)
+	cmd.Env = append(os.Environ(), sagaChild+"="+url, driverVar+"="+on.name)
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	cmd.Stderr = os.Stderr
@@ -131,26 +133,28 @@ func TestSagaWorker(t *testing.T) {
 	if url == "" {
 		return
 	}
-	store, _ := sagaStore(t, url)
-	r, err := saga.NewRunner(store, sagaConfig, openWorld(t, url).define(t))
+	store, _ := childDriver().sagaStore(t, url)
+	r, err := saga.NewRunner(store, sagaConfig, openWorld(t, childDriver(), url).define(t))
 	require.NoError(t, err)
 	require.NoError(t, r.Run(t.Context()))
 }
 
 // Processes die in the middle of steps, commits and compensation; every instance ends as it should, every step is done,
 // and repeated at most once for each death.
-func TestF18_KillsInEveryStepRepeatAtMostOnceAndLoseNothing(t *testing.T) {
+func TestF18_KillsInEveryStepRepeatAtMostOnceAndLoseNothing(t *testing.T) { onBoth(t, f18) }
+
+func f18(t *testing.T, on driver) {
 	t.Parallel()
 	kills, underWay := 10, 40
 	if os.Getenv("BACKSTAY_LONG") == "1" {
 		kills = 300
 	}
 	url := pgtest.Database(t)
-	store, db := sagaStore(t, url)
+	store, db := on.sagaStore(t, url)
 	_, err := db.ExecContext(t.Context(), `CREATE TABLE ledger (id TEXT, what TEXT, PRIMARY KEY (id, what));
 		CREATE TABLE effects (n BIGSERIAL PRIMARY KEY, id TEXT, what TEXT)`)
 	require.NoError(t, err)
-	w := openWorld(t, url)
+	w := openWorld(t, on, url)
 	d := w.define(t)
 	r, err := saga.NewRunner(store, sagaConfig, d)
 	require.NoError(t, err)
@@ -162,7 +166,7 @@ func TestF18_KillsInEveryStepRepeatAtMostOnceAndLoseNothing(t *testing.T) {
 			instances++
 		}
 		before := w.count(t)
-		child, _ := spawn(t, "TestSagaWorker", url)
+		child, _ := spawn(t, on, "TestSagaWorker", url)
 		until(t, "progress", func() bool { return w.count(t) > before+rand.IntN(40) })
 		kill(t, child)
 		if unended(t, db) > 0 {
@@ -252,7 +256,7 @@ func TestSagaSleeper(t *testing.T) {
 	if url == "" {
 		return
 	}
-	store, db := sagaStore(t, url)
+	store, db := childDriver().sagaStore(t, url)
 	r, err := saga.NewRunner(store, sagaConfig, napping(t, db, true))
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -264,15 +268,17 @@ func TestSagaSleeper(t *testing.T) {
 	fmt.Println("lost")
 }
 
-func TestF26_APausedNodeThatLostItsLeaseRecordsNothing(t *testing.T) {
+func TestF26_APausedNodeThatLostItsLeaseRecordsNothing(t *testing.T) { onBoth(t, f26) }
+
+func f26(t *testing.T, on driver) {
 	t.Parallel()
 	url := pgtest.Database(t)
-	store, db := sagaStore(t, url)
+	store, db := on.sagaStore(t, url)
 	d := napping(t, db, false)
 	r, err := saga.NewRunner(store, sagaConfig, d)
 	require.NoError(t, err)
 	require.NoError(t, saga.Start(t.Context(), r, d, "1", parcel{}))
-	child, out := spawn(t, "TestSagaSleeper", url)
+	child, out := spawn(t, on, "TestSagaSleeper", url)
 	line(t, out, "begun")
 	require.NoError(t, child.Process.Signal(syscall.SIGSTOP))
 

@@ -3,6 +3,8 @@ package sagafault_test
 import (
 	"context"
 	"database/sql"
+	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/backstay-go/backstay/backend/postgres/internal/pgtest"
+	"github.com/backstay-go/backstay/backend/postgres/pgsaga"
 	"github.com/backstay-go/backstay/saga"
 	"github.com/backstay-go/backstay/saga/sqlsaga"
 )
@@ -30,20 +33,66 @@ func openDB(t testing.TB, url string) *sql.DB {
 	return db
 }
 
+// driver is one of the stores that keep sagas in PostgreSQL.
+type driver struct {
+	name string
+	open func(t testing.TB, url string, db *sql.DB) migrator
+	// exec runs a statement in the transaction of the step that ctx belongs to.
+	exec func(ctx context.Context, query string, args ...any) error
+}
+
+type migrator interface {
+	saga.TxStore
+	Migrate(ctx context.Context) error
+}
+
+var drivers = []driver{
+	{"database-sql", func(t testing.TB, _ string, db *sql.DB) migrator {
+		store, err := sqlsaga.New(db, sqlsaga.PostgreSQL())
+		require.NoError(t, err)
+		return store
+	}, func(ctx context.Context, query string, args ...any) error {
+		_, err := sqlsaga.Tx(ctx).ExecContext(ctx, query, args...)
+		return err
+	}},
+	{"pgx", func(t testing.TB, url string, _ *sql.DB) migrator {
+		store, err := pgsaga.New(pgtest.Pool(t, url+"&pool_max_conns=8"), pgsaga.Config{})
+		require.NoError(t, err)
+		return store
+	}, func(ctx context.Context, query string, args ...any) error {
+		_, err := pgsaga.Tx(ctx).Exec(ctx, query, args...)
+		return err
+	}},
+}
+
+// onBoth runs a test on each of the stores.
+func onBoth(t *testing.T, test func(t *testing.T, on driver)) {
+	for _, on := range drivers {
+		t.Run(on.name, func(t *testing.T) { test(t, on) })
+	}
+}
+
+// driverVar names the environment variable that tells a child which driver to use.
+const driverVar = "BACKSTAY_SAGA_DRIVER"
+
+// childDriver is the driver that a child was told to use.
+func childDriver() driver {
+	return drivers[slices.IndexFunc(drivers, func(d driver) bool { return d.name == os.Getenv(driverVar) })]
+}
+
 // sagaStore opens the sagas in the database at url.
-func sagaStore(t testing.TB, url string) (*sqlsaga.Store, *sql.DB) {
+func (on driver) sagaStore(t testing.TB, url string) (migrator, *sql.DB) {
 	t.Helper()
 	db := openDB(t, url)
-	store, err := sqlsaga.New(db, sqlsaga.PostgreSQL())
-	require.NoError(t, err)
+	store := on.open(t, url, db)
 	require.NoError(t, store.Migrate(t.Context()))
 	return store, db
 }
 
 // newStore makes a database with the tables of sagas in it.
-func newStore(t testing.TB) (*sqlsaga.Store, *sql.DB) {
+func (on driver) newStore(t testing.TB) (migrator, *sql.DB) {
 	t.Helper()
-	return sagaStore(t, pgtest.Database(t))
+	return on.sagaStore(t, pgtest.Database(t))
 }
 
 // node runs a runner on a store until the test ends.

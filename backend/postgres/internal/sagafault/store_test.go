@@ -67,20 +67,18 @@ func TestSagaMigrationsByManyNodesAtOnce(t *testing.T) {
 type deposit struct{ Amount int }
 
 // A step in the store's own transaction has one effect, although each is tried twice and two nodes share the work.
-func TestSagaStepsInTheTransactionHaveOneEffect(t *testing.T) {
+func TestSagaStepsInTheTransactionHaveOneEffect(t *testing.T) { onBoth(t, stepsInTheTransaction) }
+
+func stepsInTheTransaction(t *testing.T, on driver) {
 	t.Parallel()
-	db := newDB(t)
-	store, err := sqlsaga.New(db, sqlsaga.PostgreSQL())
-	require.NoError(t, err)
-	require.NoError(t, store.Migrate(t.Context()))
-	_, err = db.ExecContext(t.Context(), "CREATE TABLE ledger (id VARCHAR(64) NOT NULL, amount INTEGER NOT NULL)")
+	store, db := on.newStore(t)
+	_, err := db.ExecContext(t.Context(), "CREATE TABLE ledger (id VARCHAR(64) NOT NULL, amount INTEGER NOT NULL)")
 	require.NoError(t, err)
 	const insert = "INSERT INTO ledger (id, amount) VALUES ($1, $2)"
 	book := func(ctx context.Context, d *deposit, amount int) error {
 		a, _ := saga.Current(ctx)
 		d.Amount += amount
-		_, err := sqlsaga.Tx(ctx).ExecContext(ctx, insert, a.ID, amount)
-		return err
+		return on.exec(ctx, insert, a.ID, amount)
 	}
 	d := saga.MustDefine("deposit", 1, saga.Step[deposit]{
 		Name: "book", InTx: true,
@@ -125,12 +123,14 @@ func TestSagaStepsInTheTransactionHaveOneEffect(t *testing.T) {
 }
 
 // What waits costs a row and nothing else.
-func TestACrowdOfWaitingInstances(t *testing.T) {
+func TestACrowdOfWaitingInstances(t *testing.T) { onBoth(t, aCrowdOfWaitingInstances) }
+
+func aCrowdOfWaitingInstances(t *testing.T, on driver) {
 	n := 10_000
 	if os.Getenv("BACKSTAY_LONG") == "1" {
 		n = 100_000
 	}
-	store, db := newStore(t)
+	store, db := on.newStore(t)
 	sagatest.Crowd(t, store, n, func(ctx context.Context, id string, n int) error {
 		const same = `definition, version, status, direction, step, attempt, rejected, doubt, cause, error, state, owner, parent,
 		awaits, timer_ns, marks, received, mail, token, due_ms, created_ms, updated_ms`
