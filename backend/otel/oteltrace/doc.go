@@ -33,6 +33,7 @@
 //	Publisher    send {topic}          producer   for messaging; one for each message
 //	Handler      process {topic}       consumer   for messaging; a child of the message's trace
 //	Step         {saga} {step} {do|undo}  internal  backstay's own attributes: there is no convention for sagas
+//	Branch       {saga} {group}/{branch} {do|undo}  internal  the same
 //
 // An error sets error.type to its Go type, or to the status of HTTP, and the status of the span. Servers count statuses from 500 as
 // errors, clients from 400.
