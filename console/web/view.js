@@ -31,6 +31,7 @@ const percent = (v) => (v === null || v === undefined ? '–' : decimals.format(
 function duration(s) {
   if (s === null || s === undefined) return '–';
   if (s === 0) return '0 s';
+  if (s < 0.001) return decimals.format(s * 1e6) + ' µs';
   if (s < 1) return decimals.format(s * 1000) + ' ms';
   if (s < 60) return decimals.format(s) + ' s';
   const two = (n, unit, rest, small) => n + ' ' + unit + (rest ? ` ${rest} ${small}` : '');
@@ -282,11 +283,11 @@ export function metricsTable(o) {
   const rows = names.filter((name) => !name.includes('{')).map((name) =>
     el('tr', {}, el('th', { scope: 'row' }, words(name)), el('td', {}, o.kind === 'breaker' && name === 'state' ? states[o.metrics[name]] || count(o.metrics[name]) : shown(name, o.metrics[name])),
       el('td', {}, counts(name) ? perSecond(o.rates[name]) : ''), el('td', { class: 'history' }, history(name))));
-  const plain = table(['Number', 'Now', 'Rate', 'Latest ' + duration(span / 1000)], rows);
+  const plain = table('plain', ['Number', 'Now', 'Rate', 'Latest ' + duration(span / 1000)], rows);
   return el('div', {}, ...(rows.length ? [plain] : []), ...labelledTables(o, names.filter((name) => name.includes('{')), history));
 }
 
-const table = (head, rows) => el('table', {}, el('thead', {}, el('tr', {}, ...head.map((text) => el('th', { scope: 'col' }, text)))), el('tbody', {}, ...rows));
+const table = (kind, head, rows) => el('table', { class: kind }, el('thead', {}, el('tr', {}, ...head.map((text) => el('th', { scope: 'col' }, text)))), el('tbody', {}, ...rows));
 
 // labelledTables has a table for each set of labels: a row for their values, a column for each metric, and the history of the first.
 function labelledTables(o, names, history) {
@@ -299,12 +300,12 @@ function labelledTables(o, names, history) {
     if (!group.rows.has(at)) group.rows.set(at, { values, names: new Map() });
     group.rows.get(at).names.set(base(name), name);
   }
-  return [...groups.values()].map(({ keys, bases, rows }) => table([...keys, ...[...bases].map(words), 'Latest ' + duration(span / 1000)],
+  return [...groups.values()].map(({ keys, bases, rows }) => table('labelled', [...keys, ...[...bases].map(words), 'Latest ' + duration(span / 1000)],
     [...rows.values()].map((row) => {
       const first = row.names.get([...bases][0]);
       return el('tr', {}, ...row.values.map((value) => el('th', { scope: 'row' }, value)),
         ...[...bases].map((b) => {
-          const name = row.names.get(b), rate = name && counts(name) && o.rates[name];
+          const name = row.names.get(b), rate = name && counts(name) && !b.includes('seconds') && o.rates[name];
           return el('td', {}, name ? shown(name, o.metrics[name]) : '–', rate ? el('small', {}, ' ' + perSecond(rate)) : '');
         }), el('td', { class: 'history' }, first ? history(first) : ''));
     })));
