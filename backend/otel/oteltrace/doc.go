@@ -23,6 +23,12 @@
 // Put the wrapper round a policy to see the whole call, and inside retry to see each attempt. An attempt of retry over HTTP is counted
 // in http.request.resend_count.
 //
+// # Cost
+//
+// A span takes a few microseconds of the processor where it is recorded, and about one where it is not sampled: put it round calls of
+// other processes, not round functions of nanoseconds. The fastest remote call there is, HTTP without a body inside one machine and with
+// both ends in one process, takes a third to a half more with both of its spans; BenchmarkRemoteCall measures it beside the call alone.
+//
 // # Spans
 //
 //	Func         name                  internal
