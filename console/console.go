@@ -14,7 +14,8 @@ import (
 type Object interface {
 	// Describe tells what the object is, its name, and its configuration, which is shown as JSON with secrets struck out.
 	Describe() (kind, name string, config any)
-	// Metrics yields numbers by name. Those that end in _total only grow and are shown as rates.
+	// Metrics yields numbers by name. Those that end in _total only grow and are shown as rates. A name may have labels behind it, as in
+	// step_attempts_total{saga="order",step="pay"}: numbers with the same labels make a table. One called lag is shown with its object.
 	Metrics() iter.Seq2[string, float64]
 }
 

@@ -125,7 +125,7 @@ func (e *entry) setNames(names []string) {
 	for i, name := range names {
 		e.names[i] = name
 		e.keys[i] = quoted(clean(name, maxName))
-		e.counter[i] = strings.HasSuffix(name, "_total")
+		e.counter[i] = isCounter(name)
 		e.values[i] = math.NaN()
 		if j, ok := old[name]; ok {
 			e.values[i], e.rates[i], e.series[i] = before.values[j], before.rates[j], before.series[j]
@@ -141,6 +141,12 @@ func (e *entry) setNames(names []string) {
 		}
 	}
 	e.reported = false
+}
+
+// isCounter tells by the name, whose labels stand behind it in braces.
+func isCounter(name string) bool {
+	base, _, _ := strings.Cut(name, "{")
+	return strings.HasSuffix(base, "_total")
 }
 
 // metric is the value of now by name.

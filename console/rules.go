@@ -165,7 +165,12 @@ func judgeRelay(e *entry) verdict {
 	return verdict{}
 }
 
-func judgeSaga(e *entry) verdict { return e.whenAny("unknown", "%s without a definition here") }
+func judgeSaga(e *entry) verdict {
+	if v := e.whenAny("stuck_instances", "%s stuck"); v.level != OK {
+		return v
+	}
+	return e.whenAny("unknown", "%s without a definition here")
+}
 
 func (e *entry) whenAny(metric, text string) verdict {
 	if v, _ := e.metric(metric); v > 0 {

@@ -1,5 +1,5 @@
 // The page's state and where it comes from: a stream, or the same JSON asked for again and again where streams do not get through.
-import { $, el, bare, panels, Row, eventLine, configTable, metricsTable, scale } from './view.js';
+import { $, el, bare, panels, Row, eventLine, configTable, metricsTable, scale, counts, showStatus } from './view.js';
 
 const objects = new Map(), rows = new Map(), sections = new Map();
 let times = [], history = 120, interval = 500, lastEvent = 0, paused = false, keep = 200;
@@ -92,7 +92,7 @@ function delta(d) {
     }
     if (!o.line) continue;
     const now = o.metrics[o.chart];
-    o.line.push(o.chart.endsWith('_total') ? (gone > 0 ? Math.max(0, now - was) / gone : 0) : now);
+    o.line.push(counts(o.chart) ? (gone > 0 ? Math.max(0, now - was) / gone : 0) : now);
     while (o.line.length > times.length) o.line.shift();
   }
   let arranged = true;
@@ -213,6 +213,8 @@ function filter() {
     const o = objects.get(id);
     row.node.hidden = wanted !== '' && !(o.name + ' ' + o.kind).toLowerCase().includes(wanted);
   }
+  for (const section of sections.values()) section.node.hidden = [...section.list.children].every((node) => node.hidden);
+  $('no-match').hidden = wanted === '' || [...sections.values()].some((section) => !section.node.hidden);
 }
 
 // ---- one object
@@ -244,8 +246,8 @@ async function refresh(first) {
     if (!answer.ok) throw new Error(o.error);
     o.rates = bare(o.rates);
     o.series = bare(o.series);
-    $('detail-status').textContent = o.status === 'ok' ? 'ok' : o.why;
-    $('detail-status').dataset.level = o.status;
+    o.metrics = bare(o.metrics);
+    showStatus($('detail-status'), o);
     const at = $('detail-metrics').scrollTop;
     $('detail-metrics').replaceChildren(metricsTable(o));
     $('detail-metrics').scrollTop = at;

@@ -31,6 +31,7 @@ const percent = (v) => (v === null || v === undefined ? '–' : decimals.format(
 function duration(s) {
   if (s === null || s === undefined) return '–';
   if (s === 0) return '0 s';
+  if (s < 0.001) return decimals.format(s * 1e6) + ' µs';
   if (s < 1) return decimals.format(s * 1000) + ' ms';
   if (s < 60) return decimals.format(s) + ' s';
   const two = (n, unit, rest, small) => n + ' ' + unit + (rest ? ` ${rest} ${small}` : '');
@@ -38,14 +39,27 @@ function duration(s) {
   return two(Math.floor(s / 3600), 'h', Math.floor((s % 3600) / 60), 'min');
 }
 
+// A metric's name without its labels, which stand behind it in braces.
+const base = (name) => name.split('{', 1)[0];
+
+// counts says whether a metric only grows.
+export const counts = (name) => base(name).endsWith('_total');
+
 // A metric as people read it: what its name ends in says what it is.
 export function shown(name, value) {
-  if (name.includes('seconds')) return duration(value);
-  if (name.endsWith('ratio')) return percent(value);
+  if (base(name).includes('seconds')) return duration(value);
+  if (base(name).endsWith('ratio')) return percent(value);
   return count(value);
 }
 
-export const words = (name) => name.replace(/_total$/, '').replace(/_seconds$/, '').replaceAll('_', ' ');
+export const words = (name) => base(name).replace(/_total$/, '').replace(/_seconds$/, '').replaceAll('_', ' ');
+
+// labelsOf are the labels of a metric by name, in their order.
+function labelsOf(name) {
+  const labels = new Map();
+  for (const [, key, text] of name.slice(base(name).length).matchAll(/([a-zA-Z0-9_]+)="((?:[^"\\]|\\.)*)"/g)) labels.set(key, text.replace(/\\(["\\])/g, '$1'));
+  return labels;
+}
 
 export const panels = [
   ['breakers', 'Breakers'], ['retries', 'Retries, timeouts, fallbacks'], ['limits', 'Bulkheads and rate limits'], ['caches', 'Caches'],
@@ -76,21 +90,37 @@ const facts = bare({
   'cache': [m('hit_ratio', 'hits'), sum('lookups', 'hits_total', 'misses_total'), m('stale_served_total', 'stale served'), m('refreshes_total'), m('entries'), bad(m('pending_deletes')),
     m('pending', 'unwritten'), m('oldest_pending_seconds', 'oldest unwritten')],
   'pubsub.consumer': [r('handled_total', 'handled'), m('in_flight'), m('waiting'), m('held', 'leased'), bad(r('failed_total', 'failed')), bad(m('dead_lettered_total', 'dead letters')), m('lag')],
-  'pubsub': [r('published_total', 'published'), m('pending'), m('unread', 'lag'), bad(m('publish_failed_total', 'failed')), m('redelivered_total')],
+  'pubsub': [r('published_total', 'published'), m('pending'), (o) => m('lag')(o) || m('unread', 'lag')(o), bad(m('publish_failed_total', 'failed')), m('redelivered_total')],
   'requestreply': [r('calls_total', 'calls'), r('executed_total', 'executed'), m('outstanding'), bad(m('in_doubt_total')), bad(m('failed_total'))],
   'outbox': [r('stored_total', 'stored'), m('stored_total', 'stored, all')],
   'relay': [m('pending'), m('oldest_age_seconds', 'oldest'), r('published_total', 'published'), bad(m('parked')), bad(r('failed_total', 'failed')), m('buckets')],
   'inbox': [r('handled_total', 'handled'), m('duplicates_total')],
-  'saga': [m('active', 'running'), m('waiting'), r('attempts_total', 'steps'), m('completed_total'), m('compensated_total'), bad(m('stuck_total', 'stuck')), bad(r('failures_total', 'failures'))],
+  'saga': [m('running'), m('waiting'), bad((o) => m('stuck_instances', 'stuck')(o) || m('stuck_total', 'stuck')(o)), m('active', 'under way here'), r('attempts_total', 'steps'),
+    bad(r('failures_total', 'failures')), m('completed_total'), m('compensated_total')],
 });
 
 function factsOf(o) {
   const known = facts[o.kind] || facts[o.kind.split('.')[0]];
   if (known && o.panel !== 'others') {
     const found = known.map((fact) => fact(o)).filter(Boolean);
-    if (found.length) return found;
+    if (found.length) return withLag(o, found);
   }
-  return Object.keys(o.metrics).slice(0, 5).map((name) => (name.endsWith('_total') ? r : m)(name)(o));
+  const plain = Object.keys(o.metrics).filter((name) => !name.includes('{') && name !== 'lag');
+  return withLag(o, plain.slice(0, 5).map((name) => (counts(name) ? r : m)(name)(o)));
+}
+
+// withLag adds how far an object is behind, where it knows.
+const withLag = (o, found) => (o.metrics.lag === undefined || found.some(([label]) => label === 'lag') ? found : [...found, m('lag')(o)]);
+
+// stepsOf is what the steps of sagas are doing: a text for each, and whether it deserves a second look. An undo is shown once there was one.
+function stepsOf(o) {
+  if (o.panel !== 'sagas') return [];
+  return Object.keys(o.metrics).filter((name) => base(name) === 'step_attempts_total').map((name) => {
+    const labels = labelsOf(name), undo = labels.get('direction') === 'undo';
+    if (undo && !o.metrics[name]) return null;
+    const failing = o.rates[name.replace('attempts', 'failures')] || 0;
+    return [(undo ? 'undo ' : '') + labels.get('step') + ' ' + perSecond(o.rates[name]) + (failing ? ', failing ' + perSecond(failing) : ''), failing > 0];
+  }).filter(Boolean);
 }
 
 const states = ['closed', 'open', 'half-open'];
@@ -98,6 +128,14 @@ const states = ['closed', 'open', 'half-open'];
 function statusOf(o) {
   if (o.kind === 'breaker' && o.status === 'ok') return states[o.metrics.state] || 'closed';
   return o.status === 'ok' ? 'ok' : o.why || o.status;
+}
+
+// showStatus touches the node only where something is different.
+export function showStatus(node, o) {
+  const status = statusOf(o), alarm = o.kind === 'breaker' && o.metrics.state === 1;
+  if (node.textContent !== status) node.textContent = node.title = status;
+  node.dataset.level = o.status;
+  if (alarm) node.dataset.alarm = ''; else delete node.dataset.alarm;
 }
 
 // svg draws a timeline: bands for the states of a breaker, else a line from 0 to the largest value. Where there was no look it is blank.
@@ -150,7 +188,7 @@ export function draw(node, kind, name, line, times) {
   });
   close(before);
   node.append(shape('path', { class: 'area', d: area }), shape('path', { class: 'stroke', d: path }));
-  node.setAttribute('aria-label', words(name) + (name.endsWith('_total') ? ' per second' : '') + ' over the latest ' + duration(span / 1000) + ', now ' + count(last) + ', highest ' + count(largest < 1e-6 ? 0 : largest));
+  node.setAttribute('aria-label', words(name) + (counts(name) ? ' per second' : '') + ' over the latest ' + duration(span / 1000) + ', now ' + count(last) + ', highest ' + count(largest < 1e-6 ? 0 : largest));
 }
 
 // How much time a timeline shows, and after how long without a look it is blank, in milliseconds.
@@ -161,7 +199,7 @@ export function scale(interval, history) {
   gap = interval * 4;
 }
 
-const caption = (o) => (o.kind === 'breaker' && o.chart === 'state' ? 'state' : words(o.chart || '') + ((o.chart || '').endsWith('_total') ? ' per second' : ''));
+const caption = (o) => words(o.chart || '') + (counts(o.chart || '') ? ' per second' : '') + ', latest ' + duration(span / 1000);
 
 // Row is an object in its panel. update touches only what is different.
 export class Row {
@@ -179,14 +217,8 @@ export class Row {
   }
 
   update(o, times, redraw) {
-    const status = statusOf(o), alarm = o.kind === 'breaker' && o.metrics.state === 1;
-    if (this.text !== status || this.level !== o.status) {
-      this.text = status; this.level = o.status;
-      this.status.textContent = status;
-      this.status.title = status;
-      this.status.dataset.level = o.status;
-      if (alarm) this.status.dataset.alarm = ''; else delete this.status.dataset.alarm;
-    }
+    showStatus(this.status, o);
+    this.showSteps(stepsOf(o));
     const list = factsOf(o);
     if (list.length !== this.cells.length) {
       this.cells = list.map(() => ({ k: el('dt'), v: el('dd') }));
@@ -205,6 +237,15 @@ export class Row {
     } else if (redraw) {
       draw(this.spark, o.kind, o.chart, o.line, times);
     }
+  }
+
+  // showSteps has a line of its own below the facts, where there are steps.
+  showSteps(steps) {
+    const key = steps.join();
+    if (this.steps === key || (!steps.length && !this.stepList)) return;
+    this.steps = key;
+    if (!this.stepList) this.node.append(this.stepList = el('ul', { class: 'steps', 'aria-label': 'Steps' }));
+    this.stepList.replaceChildren(...steps.map(([text, failing]) => el('li', { 'data-note': failing }, text)));
   }
 }
 
@@ -233,14 +274,39 @@ export function configTable(config) {
 }
 
 export function metricsTable(o) {
-  const rows = Object.entries(o.metrics).map(([name, value]) => {
+  const names = Object.keys(o.metrics);
+  if (!names.length) return el('p', { class: 'empty' }, o.why || 'It has none.');
+  const history = (name) => {
     const line = o.series[name] || [];
-    const moved = line.some((v) => v !== line[0]);
-    return el('tr', {}, el('th', { scope: 'row' }, words(name)), el('td', {}, o.kind === 'breaker' && name === 'state' ? states[value] || count(value) : shown(name, value)),
-      el('td', {}, name.endsWith('_total') ? perSecond(o.rates[name]) : ''),
-      el('td', { class: 'history' }, moved || name === o.chart ? svg(o.kind, name, line, o.times) : ''));
-  });
-  if (!rows.length) return el('p', { class: 'empty' }, o.why || 'It has none.');
-  const head = ['Number', 'Now', 'Rate', 'Latest ' + duration(span / 1000)].map((text) => el('th', { scope: 'col' }, text));
-  return el('table', {}, el('thead', {}, el('tr', {}, ...head)), el('tbody', {}, ...rows));
+    return line.some((v) => v !== line[0]) || name === o.chart ? svg(o.kind, name, line, o.times) : '';
+  };
+  const rows = names.filter((name) => !name.includes('{')).map((name) =>
+    el('tr', {}, el('th', { scope: 'row' }, words(name)), el('td', {}, o.kind === 'breaker' && name === 'state' ? states[o.metrics[name]] || count(o.metrics[name]) : shown(name, o.metrics[name])),
+      el('td', {}, counts(name) ? perSecond(o.rates[name]) : ''), el('td', { class: 'history' }, history(name))));
+  const plain = table('plain', ['Number', 'Now', 'Rate', 'Latest ' + duration(span / 1000)], rows);
+  return el('div', {}, ...(rows.length ? [plain] : []), ...labelledTables(o, names.filter((name) => name.includes('{')), history));
+}
+
+const table = (kind, head, rows) => el('table', { class: kind }, el('thead', {}, el('tr', {}, ...head.map((text) => el('th', { scope: 'col' }, text)))), el('tbody', {}, ...rows));
+
+// labelledTables has a table for each set of labels: a row for their values, a column for each metric, and the history of the first.
+function labelledTables(o, names, history) {
+  const groups = new Map();
+  for (const name of names) {
+    const labels = labelsOf(name), keys = [...labels.keys()].join(), values = [...labels.values()];
+    if (!groups.has(keys)) groups.set(keys, { keys: [...labels.keys()], bases: new Set(), rows: new Map() });
+    const group = groups.get(keys), at = JSON.stringify(values);
+    group.bases.add(base(name));
+    if (!group.rows.has(at)) group.rows.set(at, { values, names: new Map() });
+    group.rows.get(at).names.set(base(name), name);
+  }
+  return [...groups.values()].map(({ keys, bases, rows }) => table('labelled', [...keys, ...[...bases].map(words), 'Latest ' + duration(span / 1000)],
+    [...rows.values()].map((row) => {
+      const first = row.names.get([...bases][0]);
+      return el('tr', {}, ...row.values.map((value) => el('th', { scope: 'row' }, value)),
+        ...[...bases].map((b) => {
+          const name = row.names.get(b), rate = name && counts(name) && !b.includes('seconds') && o.rates[name];
+          return el('td', {}, name ? shown(name, o.metrics[name]) : '–', rate ? el('small', {}, ' ' + perSecond(rate)) : '');
+        }), el('td', { class: 'history' }, first ? history(first) : ''));
+    })));
 }

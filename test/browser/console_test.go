@@ -9,6 +9,9 @@ import (
 
 	"github.com/chromedp/chromedp"
 	"github.com/stretchr/testify/require"
+
+	"github.com/backstay-go/backstay/console"
+	"github.com/backstay-go/backstay/saga"
 )
 
 func row(kind string) string {
@@ -33,7 +36,11 @@ func TestEachPanelShowsAProvokedChange(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for round := range 4 {
 				shows := all[name].make(t, round)
-				took := p.await(fmt.Sprintf(`%s.includes(%q)`, row(all[name].row), shows))
+				where := row(all[name].row)
+				if name == "events" {
+					where = `document.getElementById('events').innerText`
+				}
+				took := p.await(fmt.Sprintf(`%s.includes(%q)`, where, shows))
 				t.Logf("after %v", took)
 				if took < 2*time.Second {
 					return
@@ -43,6 +50,64 @@ func TestEachPanelShowsAProvokedChange(t *testing.T) {
 		})
 	}
 	p.await(`document.getElementById('events').innerText.includes('dead letter')`)
+	p.requireQuiet(base)
+}
+
+func TestTheBreakersTimelineShowsItsStates(t *testing.T) {
+	s := newScene(t)
+	base := serve(t, "/backstay/", s.console)
+	p := start(t)
+	p.open(base)
+	const line = `document.querySelector('.row[data-kind=breaker] .spark')`
+	p.await(line + `.querySelectorAll('.s0').length === 1 && ` + line + `.querySelectorAll('.s1').length === 0`)
+	for i, mode := range []string{"force_open", "force_closed", "force_open"} {
+		cfg := s.breaker.Config()
+		cfg.Mode = mode
+		require.NoError(t, s.breaker.Reconfigure(cfg))
+		p.await(fmt.Sprintf(`%s.querySelectorAll('.s%d').length === %d`, line, (i+1)%2, (i+1)/2+1))
+	}
+	require.True(t, eval[bool](p, `[...`+line+`.children].every((band, i, all) => i === 0 || Number(band.getAttribute('x')) > Number(all[i-1].getAttribute('x')))`),
+		"the states stand in the order of time")
+	require.Contains(t, eval[string](p, line+`.getAttribute('aria-label')`), "open")
+	p.requireQuiet(base)
+}
+
+// An object that knows how far it is behind says so in its row, of whatever kind it is.
+func TestALagIsShownWhereThereIsOne(t *testing.T) {
+	c := console.New(console.Config{})
+	t.Cleanup(c.Close)
+	c.Add(
+		&numbers{"pubsub.consumer", []any{"handled_total", 7, "in_flight", 1, "lag", 4321}},
+		&numbers{"pubsub", []any{"published_total", 7, "unread", 5, "lag", 4321}},
+		&numbers{"relay", []any{"pending", 1, "lag", 4321}},
+		&numbers{"tank", []any{"a", 1, "b", 1, "c", 1, "d", 1, "e", 1, "f", 1, "lag", 4321}},
+		&numbers{"pump", []any{"a", 1}},
+	)
+	base := serve(t, "/backstay/", c)
+	p := start(t)
+	p.open(base)
+	p.await(`document.querySelectorAll('.row').length === 5`)
+	require.Equal(t, []string{"pubsub", "pubsub.consumer", "relay", "tank"}, eval[[]string](p,
+		`[...document.querySelectorAll('.row')].filter((row) => row.innerText.includes('lag\n4,321')).map((row) => row.dataset.kind)`))
+	p.requireQuiet(base)
+}
+
+// What the steps of sagas do is in their row and in a table, and a stuck saga is what the page begins with.
+func TestSagasAreShownByTheirSteps(t *testing.T) {
+	s := newScene(t)
+	base := serve(t, "/backstay/", s.console)
+	p := start(t)
+	p.open(base)
+	for i := range 5 {
+		require.NoError(t, saga.Start(t.Context(), s.saga, s.trips, fmt.Sprint("fine-", i), 1))
+	}
+	require.NoError(t, saga.Start(t.Context(), s.saga, s.trips, "stuck", -2))
+	p.await(row("saga") + `.includes('undo flight')`)
+	p.await(row("saga") + `.includes('stuck\n1')`)
+	p.await(`document.getElementById('ailing').innerText.includes('1 stuck')`)
+	p.do(chromedp.Click(`.row[data-kind=saga] button`))
+	p.await(`[...document.querySelectorAll('#detail-metrics th')].some((th) => th.innerText === 'flight')`)
+	p.await(`[...document.querySelectorAll('#detail-metrics tr')].some((tr) => /^trip[|]flight[|]do[|]6( .*)?[|]0[|].*s/.test([...tr.children].map((c) => c.innerText).join('|')))`)
 	p.requireQuiet(base)
 }
 
@@ -76,11 +141,17 @@ func TestPictures(t *testing.T) {
 	p.media("light")
 	p.do(chromedp.EmulateViewport(390, 844, chromedp.EmulateMobile))
 	p.picture(filepath.Join(dir, "phone.png"))
+	p.do(chromedp.EmulateViewport(390, 4400, chromedp.EmulateMobile))
+	p.picture(filepath.Join(dir, "phone-whole.png"))
 	require.LessOrEqual(t, eval[int](p, `document.documentElement.scrollWidth`), 390, "nothing sticks out on a phone")
 	p.do(chromedp.EmulateViewport(1280, 1100))
-	p.do(chromedp.Click(`.row[data-kind=breaker] button`))
-	p.await(`document.querySelectorAll('#detail-metrics tr').length > 5`)
-	p.picture(filepath.Join(dir, "detail.png"))
+	for kind, file := range map[string]string{"breaker": "detail.png", "saga": "steps.png"} {
+		p.do(chromedp.Click(`.row[data-kind=` + kind + `] button`))
+		p.await(`document.querySelectorAll('#detail-metrics tr').length > 5`)
+		p.picture(filepath.Join(dir, file))
+		p.do(chromedp.Click(`#detail-close`))
+		p.await(`!document.getElementById('detail').open`)
+	}
 	p.requireQuiet(base)
 }
 

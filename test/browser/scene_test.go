@@ -50,6 +50,24 @@ func (o *thing) Metrics() iter.Seq2[string, float64] {
 	return func(yield func(string, float64) bool) { yield(o.metric, 1) }
 }
 
+// numbers is an object with several metrics that stay.
+type numbers struct {
+	kind string
+	list []any // names and values by turns
+}
+
+func (o *numbers) Describe() (kind, name string, config any) { return o.kind, o.kind, nil }
+
+func (o *numbers) Metrics() iter.Seq2[string, float64] {
+	return func(yield func(string, float64) bool) {
+		for i := 0; i < len(o.list); i += 2 {
+			if !yield(o.list[i].(string), float64(o.list[i+1].(int))) {
+				return
+			}
+		}
+	}
+}
+
 // queue is an outbox with nothing but a backlog.
 type queue struct{ pending, parked atomic.Int64 }
 
@@ -141,12 +159,23 @@ func (s *scene) openBus(t *testing.T) {
 
 func (s *scene) openSagas(t *testing.T) {
 	var err error
-	s.trips, err = saga.Define("trip", 1, saga.Step[int]{Name: "flight", Do: func(_ context.Context, n *int) error {
-		if *n < 0 {
-			return saga.Permanent(errDown)
-		}
-		return nil
-	}})
+	s.trips, err = saga.Define("trip", 1,
+		saga.Step[int]{
+			Name: "flight", Do: func(context.Context, *int) error { return nil },
+			Undo: func(_ context.Context, n *int) error {
+				if *n < -1 {
+					return saga.Permanent(errDown)
+				}
+				return nil
+			},
+		},
+		saga.Step[int]{Name: "hotel", Do: func(_ context.Context, n *int) error {
+			if *n < 0 {
+				return saga.Permanent(errDown)
+			}
+			return nil
+		}},
+	)
 	require.NoError(t, err)
 	s.saga, err = saga.NewRunner(memsaga.New(), saga.Config{Name: "trips"}, s.trips)
 	require.NoError(t, err)
@@ -204,6 +233,10 @@ func (s *scene) provocations() map[string]provocation {
 		"sagas": {"saga", func(t *testing.T, round int) string {
 			require.NoError(t, saga.Start(t.Context(), s.saga, s.trips, fmt.Sprint("trip-", round), -1))
 			return fmt.Sprintf("compensated\n%d", round+1)
+		}},
+		"events": {"", func(_ *testing.T, round int) string {
+			s.console.Record(console.Event{Kind: "boiler", Name: "cellar", Text: fmt.Sprint("lit, ", round)})
+			return fmt.Sprint("lit, ", round)
 		}},
 		"others": {"boiler", func(_ *testing.T, round int) string {
 			s.own.value.Store(int64(round + 70))

@@ -23,6 +23,12 @@
 // Put the wrapper round a policy to see the whole call, and inside retry to see each attempt. An attempt of retry over HTTP is counted
 // in http.request.resend_count.
 //
+// # Cost
+//
+// A span takes a few microseconds of the processor where it is recorded, and about one where it is not sampled: put it round calls of
+// other processes, not round functions of nanoseconds. The fastest remote call there is, HTTP without a body inside one machine and with
+// both ends in one process, takes a third to a half more with both of its spans; BenchmarkRemoteCall measures it beside the call alone.
+//
 // # Spans
 //
 //	Func         name                  internal
@@ -33,6 +39,7 @@
 //	Publisher    send {topic}          producer   for messaging; one for each message
 //	Handler      process {topic}       consumer   for messaging; a child of the message's trace
 //	Step         {saga} {step} {do|undo}  internal  backstay's own attributes: there is no convention for sagas
+//	Branch       {saga} {group}/{branch} {do|undo}  internal  the same
 //
 // An error sets error.type to its Go type, or to the status of HTTP, and the status of the span. Servers count statuses from 500 as
 // errors, clients from 400.

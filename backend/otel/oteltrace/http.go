@@ -1,16 +1,18 @@
 package oteltrace
 
 import (
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/propagation"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/backstay-go/backstay/pubsub/tracecontext"
 	"github.com/backstay-go/backstay/retry"
 )
 
@@ -38,14 +40,14 @@ func (c *transport) RoundTrip(r *http.Request) (resp *http.Response, err error) 
 	if n := retry.Attempt(r.Context()); n > 1 {
 		attrs = append(attrs, semconv.HTTPRequestResendCount(n-1))
 	}
-	ctx, span := c.t.tracer.Start(r.Context(), name, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(attrs...))
+	ctx, span := c.t.tracer.Start(r.Context(), name, asClient, trace.WithAttributes(attrs...))
 	returned := false
 	defer func() { end(span, err, returned) }()
-	sent := r.Clone(ctx)
-	if sent.Header == nil {
+	sent := r.WithContext(ctx)
+	if sent.Header = r.Header.Clone(); sent.Header == nil {
 		sent.Header = http.Header{}
 	}
-	c.t.wire.Inject(ctx, propagation.HeaderCarrier(sent.Header))
+	c.t.wire.Inject(ctx, headers(sent.Header))
 	resp, err = c.next.RoundTrip(sent)
 	if err == nil {
 		answered(span, resp.StatusCode, http.StatusBadRequest)
@@ -68,14 +70,14 @@ func (t *Tracer) Middleware(next http.Handler) http.Handler {
 		panic("oteltrace: Middleware(nil)")
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx := t.wire.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
+		ctx := t.wire.Extract(r.Context(), headers(r.Header))
 		name, attrs := method(r.Method)
-		ctx, span := t.tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(append(attrs, served(r)...)...))
+		ctx, span := t.tracer.Start(ctx, name, asServer, trace.WithAttributes(served(attrs, r)...))
 		noted := &writer{ResponseWriter: w}
 		r = r.WithContext(ctx)
 		returned := false
 		defer func() {
-			if r.Pattern != "" {
+			if r.Pattern != "" && span.IsRecording() {
 				route := routeOf(r.Pattern)
 				span.SetName(name + " " + route)
 				span.SetAttributes(semconv.HTTPRoute(route))
@@ -90,8 +92,8 @@ func (t *Tracer) Middleware(next http.Handler) http.Handler {
 	})
 }
 
-// served is the attributes of a request as the server sees it.
-func served(r *http.Request) []attribute.KeyValue {
+// served adds the attributes of a request as the server sees it.
+func served(attrs []attribute.KeyValue, r *http.Request) []attribute.KeyValue {
 	scheme := "http"
 	if r.TLS != nil {
 		scheme = "https"
@@ -100,7 +102,7 @@ func served(r *http.Request) []attribute.KeyValue {
 	if err != nil {
 		host = r.Host
 	}
-	attrs := []attribute.KeyValue{semconv.URLPath(r.URL.Path), semconv.URLScheme(scheme)}
+	attrs = append(attrs, semconv.URLPath(r.URL.Path), semconv.URLScheme(scheme))
 	if host != "" {
 		attrs = append(attrs, semconv.ServerAddress(host))
 	}
@@ -121,6 +123,9 @@ func routeOf(pattern string) string {
 }
 
 func answered(span trace.Span, status, failures int) {
+	if !span.IsRecording() {
+		return
+	}
 	span.SetAttributes(semconv.HTTPResponseStatusCode(status))
 	if status >= failures {
 		fail(span, semconv.ErrorTypeKey.String(strconv.Itoa(status)), "")
@@ -132,18 +137,53 @@ var methods = map[string]bool{
 	http.MethodPatch: true, http.MethodPost: true, http.MethodPut: true, http.MethodTrace: true,
 }
 
+// The kinds of spans as options, made once.
+var (
+	asClient = trace.WithSpanKind(trace.SpanKindClient)
+	asServer = trace.WithSpanKind(trace.SpanKindServer)
+)
+
+// headers carries a trace in those of HTTP, without making the canonical form of a name anew for each request.
+type headers http.Header
+
+// Get implements propagation.TextMapCarrier.
+func (h headers) Get(key string) string {
+	if values := h[canonical(key)]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
+}
+
+// Set implements propagation.TextMapCarrier.
+func (h headers) Set(key, value string) { h[canonical(key)] = []string{value} }
+
+// Keys implements propagation.TextMapCarrier.
+func (h headers) Keys() []string { return slices.Collect(maps.Keys(h)) }
+
+func canonical(key string) string {
+	switch key {
+	case tracecontext.HeaderTraceparent:
+		return "Traceparent"
+	case tracecontext.HeaderTracestate:
+		return "Tracestate"
+	default:
+		return http.CanonicalHeaderKey(key)
+	}
+}
+
 // method gives the name of the span, too: there are few, whatever clients send.
 func method(m string) (name string, attrs []attribute.KeyValue) {
 	if m == "" {
 		m = http.MethodGet
 	}
+	attrs = make([]attribute.KeyValue, 0, 8)
 	if methods[m] {
-		return m, []attribute.KeyValue{semconv.HTTPRequestMethodKey.String(m)}
+		return m, append(attrs, semconv.HTTPRequestMethodKey.String(m))
 	}
 	if len(m) > maxMethod {
 		m = m[:maxMethod]
 	}
-	return "HTTP", []attribute.KeyValue{semconv.HTTPRequestMethodOther, semconv.HTTPRequestMethodOriginal(m)}
+	return "HTTP", append(attrs, semconv.HTTPRequestMethodOther, semconv.HTTPRequestMethodOriginal(m))
 }
 
 const maxMethod = 64

@@ -15,7 +15,7 @@ import (
 const (
 	SagaKey      = attribute.Key("backstay.saga")           // the definition's name
 	InstanceKey  = attribute.Key("backstay.saga.instance")  // the instance's ID
-	StepKey      = attribute.Key("backstay.saga.step")      // the step's name
+	StepKey      = attribute.Key("backstay.saga.step")      // the step's name; "group/branch" of a branch
 	DirectionKey = attribute.Key("backstay.saga.direction") // "do" or "undo"
 )
 
@@ -47,8 +47,8 @@ func (c Carried) spanContext() trace.SpanContext {
 
 // Step makes Do, Undo and OnTimeout of a step run in spans, one for each attempt. Steps run on any node and long after the call that
 // started the saga, so its trace travels in the State: trace returns the Carried that the caller put there by Carry, and may be nil
-// for spans that each begin a trace. It must not have effects. Branches of a parallel group and the waiting of Await, SleepUntil and
-// Child have no spans. It panics on a nil Tracer.
+// for spans that each begin a trace. It must not have effects. The branches of a parallel group are wrapped by Branch; the waiting of
+// Await, SleepUntil and Child has no spans. It panics on a nil Tracer.
 //
 //	saga.Define("order", 1,
 //		oteltrace.Step(t, func(s *order) oteltrace.Carried { return s.Trace }, saga.Step[order]{Name: "pay", …}))
@@ -74,14 +74,47 @@ func Step[State any](t *Tracer, trace func(s *State) Carried, step saga.Step[Sta
 	return step
 }
 
-// step runs fn in the span of an attempt.
+// Branch is Step for a branch of a parallel group: it makes Do and Undo run in spans, one for each attempt, which are called
+// "group/branch". It panics on a nil Tracer.
+//
+//	saga.Parallel("book", oteltrace.Branch(t, carried, saga.Branch[trip, string]{Name: "flight", …}), …)
+func Branch[State, R any](t *Tracer, trace func(s *State) Carried, branch saga.Branch[State, R]) saga.Branch[State, R] {
+	if t == nil {
+		panic("oteltrace: the Tracer is nil")
+	}
+	carried := func(s *State) Carried {
+		if trace == nil {
+			return Carried{}
+		}
+		return trace(s)
+	}
+	if do := branch.Do; do != nil {
+		branch.Do = func(ctx context.Context, s State) (r R, err error) {
+			err = t.step(ctx, carried(&s), branch.Name, saga.Forward, func(ctx context.Context) (err error) {
+				r, err = do(ctx, s)
+				return err
+			})
+			return r, err
+		}
+	}
+	if undo := branch.Undo; undo != nil {
+		branch.Undo = func(ctx context.Context, s State, r R) error {
+			return t.step(ctx, carried(&s), branch.Name, saga.Backward, func(ctx context.Context) error { return undo(ctx, s, r) })
+		}
+	}
+	return branch
+}
+
+// step runs fn in the span of an attempt. The name is that of a step outside of a saga; within, the attempt knows its own.
 func (t *Tracer) step(ctx context.Context, carried Carried, step string, direction saga.Direction, fn func(context.Context) error) (err error) {
-	attrs := []attribute.KeyValue{StepKey.String(step), DirectionKey.String(string(direction))}
+	attrs := make([]attribute.KeyValue, 0, 5)
 	name := step + " " + string(direction)
 	if now, ok := saga.Current(ctx); ok {
+		step = now.Step
 		attrs = append(attrs, SagaKey.String(now.Definition), InstanceKey.String(now.ID), AttemptKey.Int(now.Number))
-		name = now.Definition + " " + name
+		name = now.Definition + " " + step + " " + string(direction)
 	}
+	attrs = append(attrs, StepKey.String(step), DirectionKey.String(string(direction)))
 	ctx, span := t.join(ctx, carried.spanContext(), name, trace.WithAttributes(attrs...))
 	returned := false
 	defer func() { end(span, err, returned) }()

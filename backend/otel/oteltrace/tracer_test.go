@@ -112,6 +112,65 @@ func TestATraceGoesThroughASaga(t *testing.T) {
 	}, attributes(undo))
 }
 
+// Each branch of a group has a span for each attempt, under its own name, in the trace of the saga.
+func TestTheBranchesOfAGroupHaveSpans(t *testing.T) {
+	tr, provider, recorder := record(t)
+	carried := func(s *order) oteltrace.Carried { return s.Trace }
+	booked := func(ctx context.Context, _ order) (string, error) {
+		require.True(t, trace.SpanContextFromContext(ctx).IsValid())
+		return "booked", ctx.Err()
+	}
+	tries := 0
+	d := saga.MustDefine("trip", 1,
+		saga.Parallel("book",
+			oteltrace.Branch(tr, carried, saga.Branch[order, string]{
+				Name: "flight", Retry: saga.Retry{Initial: time.Millisecond, Max: time.Millisecond},
+				Do: func(ctx context.Context, s order) (string, error) {
+					if tries++; tries == 1 {
+						return "", errors.New("busy")
+					}
+					return booked(ctx, s)
+				},
+				Undo: func(_ context.Context, _ order, r string) error {
+					require.Equal(t, "booked", r, "the result goes through")
+					return nil
+				},
+			}),
+			oteltrace.Branch(tr, nil, saga.Branch[order, string]{Name: "hotel", Do: booked}),
+		),
+		saga.Step[order]{Name: "pay", Do: func(context.Context, *order) error { return saga.Permanent(errors.New("refused")) }},
+	)
+	runner, err := saga.NewRunner(memsaga.New(), saga.Config{}, d)
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- runner.Run(ctx) }()
+	request, root := provider.Tracer("test").Start(ctx, "request")
+	require.NoError(t, saga.Start(request, runner, d, "t-1", order{Trace: oteltrace.Carry(request)}))
+	root.End()
+	_, err = saga.Wait(ctx, runner, d, "t-1")
+	require.ErrorIs(t, err, saga.ErrCompensated)
+	stop()
+	require.NoError(t, <-done)
+
+	parent := named(t, recorder, "request")
+	var attempts []any
+	for _, s := range recorder.Ended() {
+		if s.Name() == "trip book/flight do" {
+			requireChild(t, s, parent)
+			attempts = append(attempts, attributes(s)["backstay.attempt"])
+		}
+	}
+	require.Equal(t, []any{int64(1), int64(2)}, attempts)
+	undo := named(t, recorder, "trip book/flight undo")
+	requireChild(t, undo, parent)
+	require.Equal(t, map[string]any{
+		"backstay.saga": "trip", "backstay.saga.instance": "t-1", "backstay.saga.step": "book/flight", "backstay.saga.direction": "undo",
+		"backstay.attempt": int64(1),
+	}, attributes(undo))
+	require.False(t, named(t, recorder, "trip book/hotel do").Parent().IsValid(), "without a trace in the State it begins one")
+}
+
 func TestCarriedSurvivesJSON(t *testing.T) {
 	_, provider, _ := record(t)
 	ctx, span := provider.Tracer("test").Start(t.Context(), "x")
@@ -135,6 +194,7 @@ func TestNilIsRefused(t *testing.T) {
 		func() { oteltrace.New(nil) }, func() { oteltrace.Func[int, int](tr, "x", nil) }, func() { oteltrace.Func(nil, "x", deepest) },
 		func() { tr.Publisher("", nil) }, func() { tr.Handler("", "", nil) }, func() { tr.Middleware(nil) },
 		func() { oteltrace.Outbox[int](tr, nil) }, func() { oteltrace.Step(nil, nil, saga.Step[int]{}) },
+		func() { oteltrace.Branch(nil, nil, saga.Branch[int, int]{}) },
 	} {
 		require.Panics(t, fn)
 	}
