@@ -35,7 +35,7 @@ func main() {
 
 // run tells the story, and returns an error if it did not happen as told.
 func run(ctx context.Context, out io.Writer) (err error) {
-	limiter := ratelimit.New(ratelimit.Config{Name: "health", Rate: 0.1, Burst: 7})
+	limiter := ratelimit.New(ratelimit.Config{Name: "health", Rate: 0.01, Burst: 7})
 	busy := &atomic.Int64{} // how many of the next calls the handler fails
 	server := grpc.NewServer(grpc.ChainUnaryInterceptor(grpcpolicy.UnaryServer(limiter), failing(busy)))
 	healthpb.RegisterHealthServer(server, health.NewServer())
@@ -66,7 +66,7 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	s.check(ctx, "there is no such service:", "unicorns", codes.NotFound, 2) // an answer, and no failure
 	busy.Store(3)
 	s.check(ctx, "the server stays busy:", "", codes.Unavailable, 5)
-	// The limiter has spent its seven tokens by now, and the next one comes in ten seconds: more than the call may take.
+	// The limiter has spent its seven tokens by now, and the next one comes in a hundred seconds: more than the call may take.
 	s.check(ctx, "that was too much:", "", codes.ResourceExhausted, 6)
 	return s.wrong
 }

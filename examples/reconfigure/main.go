@@ -97,9 +97,9 @@ func run(ctx context.Context, out io.Writer) error {
 			}
 		}
 		calls = 0
-		_, err := charge(ctx, "tea")
-		fmt.Fprintf(out, "  max_attempts %d, breaker %s, max_concurrent %d: the bank is called %d times: %v\n",
-			s.retrier.Config().MaxAttempts, s.guard.State(), s.slots.Config().MaxConcurrent, calls, err)
+		_, _ = charge(ctx, "tea") // it always fails
+		fmt.Fprintf(out, "  max_attempts %d, breaker %s, max_concurrent %d: calls to the bank: %d\n",
+			s.retrier.Config().MaxAttempts, s.guard.State(), s.slots.Config().MaxConcurrent, calls)
 		if calls != step.wantCalls {
 			return fmt.Errorf("%s: %d calls, want %d", step.what, calls, step.wantCalls)
 		}

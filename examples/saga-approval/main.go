@@ -34,9 +34,9 @@ type decision struct {
 	Ok bool
 }
 
-// define says what a loan goes through.
-func define(out io.Writer) (*saga.Definition[loan], error) {
-	approval := saga.Await("approval", "decided", 300*time.Millisecond, // days, outside of an example
+// define says what a loan goes through, and how long it waits for a decision.
+func define(out io.Writer, name string, patience time.Duration) (*saga.Definition[loan], error) {
+	approval := saga.Await("approval", "decided", patience,
 		func(_ context.Context, l *loan, d decision) error {
 			if !d.Ok {
 				return saga.Permanent(fmt.Errorf("%s says no", d.By))
@@ -45,7 +45,7 @@ func define(out io.Writer) (*saga.Definition[loan], error) {
 			return nil
 		})
 	approval.When = func(l loan) bool { return l.Amount > 100 } // small loans need nobody
-	return saga.Define("loan", 1,
+	return saga.Define(name, 1,
 		saga.Step[loan]{
 			Name: "set aside",
 			Do:   func(context.Context, *loan) error { return nil },
@@ -74,31 +74,31 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	path := filepath.Join(dir, "loans.db")
-	err = process(ctx, path, out, func(r *saga.Runner, loans *saga.Definition[loan]) error {
+	err = process(ctx, path, out, func(r *saga.Runner, loans, quick *saga.Definition[loan]) error {
 		_, err := saga.Execute(ctx, r, loans, "loan-1", loan{Amount: 50})
 		return errors.Join(err,
 			saga.Start(ctx, r, loans, "loan-2", loan{Amount: 500}),
 			// The answer may come before the loan gets there: it is kept.
 			saga.Send(ctx, r, "loan-2", "decided", decision{By: "Ada", Ok: true}),
 			want(ctx, r, loans, "loan-2", nil),
-			saga.Start(ctx, r, loans, "loan-3", loan{Amount: 600}),
-			saga.Start(ctx, r, loans, "loan-4", loan{Amount: 700}))
+			saga.Start(ctx, r, loans, "loan-3", loan{Amount: 600}))
 	})
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(out, "the process ends; two loans wait")
-	return process(ctx, path, out, func(r *saga.Runner, loans *saga.Definition[loan]) error {
+	fmt.Fprintln(out, "the process ends; a loan waits")
+	return process(ctx, path, out, func(r *saga.Runner, loans, quick *saga.Definition[loan]) error {
 		fmt.Fprintln(out, "the next process takes over")
 		return errors.Join(
 			saga.Send(ctx, r, "loan-3", "decided", decision{By: "Bob", Ok: false}),
 			want(ctx, r, loans, "loan-3", saga.ErrCompensated),
-			want(ctx, r, loans, "loan-4", saga.ErrCompensated))
+			saga.Start(ctx, r, quick, "loan-4", loan{Amount: 700}),
+			want(ctx, r, quick, "loan-4", saga.ErrCompensated))
 	})
 }
 
 // process is one life of the service: it opens the database, runs sagas while it works, and hands back what it holds.
-func process(ctx context.Context, path string, out io.Writer, work func(*saga.Runner, *saga.Definition[loan]) error) (err error) {
+func process(ctx context.Context, path string, out io.Writer, work func(r *saga.Runner, loans, quick *saga.Definition[loan]) error) (err error) {
 	db, err := sqlite.Open(path, sqlite.Config{})
 	if err != nil {
 		return err
@@ -111,18 +111,22 @@ func process(ctx context.Context, path string, out io.Writer, work func(*saga.Ru
 	if err := store.Migrate(ctx); err != nil {
 		return err
 	}
-	loans, err := define(out)
+	loans, err := define(out, "loan", 48*time.Hour)
 	if err != nil {
 		return err
 	}
-	runner, err := saga.NewRunner(store, saga.Config{PollMax: 50 * time.Millisecond}, loans)
+	quick, err := define(out, "quick loan", 300*time.Millisecond)
+	if err != nil {
+		return err
+	}
+	runner, err := saga.NewRunner(store, saga.Config{PollMax: 50 * time.Millisecond}, loans, quick)
 	if err != nil {
 		return err
 	}
 	ctx, stop := context.WithCancel(ctx)
 	stopped := make(chan error, 1)
 	go func() { stopped <- runner.Run(ctx) }()
-	err = work(runner, loans)
+	err = work(runner, loans, quick)
 	stop()
 	return errors.Join(err, <-stopped)
 }

@@ -33,6 +33,7 @@ func book(out io.Writer, what string) saga.Branch[trip, string] {
 		Name: what,
 		Do: func(ctx context.Context, t trip) (string, error) {
 			if what == "car" && t.To == "Venice" {
+				<-time.After(50 * time.Millisecond)
 				return "", saga.Permanent(errors.New("there are no cars in Venice"))
 			}
 			select {
