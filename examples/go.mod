@@ -7,6 +7,7 @@ require github.com/backstay-go/backstay v0.0.0
 replace github.com/backstay-go/backstay => ..
 
 require (
+	github.com/backstay-go/backstay/backend/grpc v0.0.0
 	github.com/backstay-go/backstay/backend/kafka v0.0.0
 	github.com/backstay-go/backstay/backend/nats v0.0.0
 	github.com/backstay-go/backstay/backend/otel v0.0.0
@@ -25,6 +26,7 @@ require (
 	go.opentelemetry.io/otel/sdk/metric v1.47.0
 	go.opentelemetry.io/otel/trace v1.47.0
 	go.uber.org/goleak v1.3.0
+	google.golang.org/grpc v1.85.0
 )
 
 require (
@@ -65,10 +67,12 @@ require (
 	go.opentelemetry.io/otel/metric v1.47.0 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
 	golang.org/x/crypto v0.58.0 // indirect
+	golang.org/x/net v0.60.0 // indirect
 	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
 	golang.org/x/text v0.43.0 // indirect
 	golang.org/x/time v0.16.0 // indirect
+	google.golang.org/genproto/googleapis/rpc v0.0.0-20260904194346-d0f1323225a4 // indirect
 	google.golang.org/protobuf v1.36.12 // indirect
 	modernc.org/libc v1.77.1 // indirect
 	modernc.org/mathutil v1.7.1 // indirect
@@ -77,6 +81,7 @@ require (
 )
 
 replace (
+	github.com/backstay-go/backstay/backend/grpc => ../backend/grpc
 	github.com/backstay-go/backstay/backend/kafka => ../backend/kafka
 	github.com/backstay-go/backstay/backend/nats => ../backend/nats
 	github.com/backstay-go/backstay/backend/otel => ../backend/otel

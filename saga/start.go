@@ -89,7 +89,7 @@ func Execute[State any](ctx context.Context, r *Runner, d *Definition[State], id
 	if !s.workFor(ctx, h) {
 		return Result[State]{}, fmt.Errorf("saga %q: wait for instance %q: %w", in.Name, id, context.Cause(ctx))
 	}
-	if !h.whole() {
+	if !h.whole() || h.in.Status.Active() { // it was lost, or waits: others may bring it to its end
 		return Wait(ctx, r, d, id)
 	}
 	if last, ok := h.cached.(*State); ok && last != nil && h.in.Status == Completed {

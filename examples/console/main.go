@@ -1,9 +1,10 @@
-// Console is a service that its operators can look at and, with -actions, mend: they force its breaker open, requeue a message that
-// the broker refused, and retry a saga that is stuck.
+// Console shows a service from the inside: the page for people, the same as JSON, and the health that an orchestrator asks for, while the
+// bank that the service needs is down, and while its own database is.
 package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -12,69 +13,120 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"time"
+
+	"github.com/backstay-go/backstay/breaker"
+	"github.com/backstay-go/backstay/console"
 )
 
 func main() {
-	listen := flag.String("listen", "127.0.0.1:0", "where to serve")
-	stay := flag.Bool("serve", false, "go on serving until interrupted; without it an operator's part is played, and printed")
-	actions := flag.Bool("actions", false, "let operators act, with the password in OPERATOR_PASSWORD; without it the console is read-only")
+	listen := flag.String("listen", "127.0.0.1:0", "the `address` of the service")
+	serve := flag.Bool("serve", false, "stay until interrupted, to be looked at in a browser")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, os.Stdout, settings{*listen, *stay, *actions, os.Getenv("OPERATOR_PASSWORD")})
-	stop()
-	if err != nil {
+	defer stop()
+	if err := run(ctx, os.Stdout, *listen, *serve); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-type settings struct {
-	listen   string
-	stay     bool
-	actions  bool
-	password string
-}
+// run tells the story, and returns an error if it did not happen as told.
+func run(ctx context.Context, out io.Writer, listen string, serve bool) (err error) {
+	bank := breaker.New(breaker.Config{Name: "bank", ConsecutiveFailures: 3, OpenDelay: time.Minute})
+	var databaseDown atomic.Bool
 
-func (cfg settings) check() error {
-	if cfg.actions && cfg.password == "" {
-		return errors.New("-actions needs a password for operators: set OPERATOR_PASSWORD")
-	}
-	return nil
-}
-
-func run(ctx context.Context, out io.Writer, cfg settings) (err error) {
-	if err := cfg.check(); err != nil {
-		return err
-	}
-	s, err := open(ctx, cfg)
+	page := console.New(console.Config{Name: "orders"})
+	defer page.Close()
+	page.Add(bank) // or anything else of this library
+	mux := http.NewServeMux()
+	mux.Handle("/backstay/", page)
+	mux.Handle("/livez", page.Liveness())
+	mux.Handle("/readyz", page.Readiness(console.Check{Name: "database", Probe: func(context.Context) error {
+		if databaseDown.Load() { // elsewhere: db.PingContext
+			return errors.New("no connection")
+		}
+		return nil
+	}}))
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", listen)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.close()) }()
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.listen)
-	if err != nil {
-		return err
-	}
-	server := &http.Server{Handler: s.pages(), ReadHeaderTimeout: 10 * time.Second}
-	server.RegisterOnShutdown(s.console.Close) // or Shutdown would wait for those who look
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	defer func() {
-		err = errors.Join(err, server.Shutdown(context.WithoutCancel(ctx)))
-		if failed := <-served; !errors.Is(failed, http.ErrServerClosed) {
-			err = errors.Join(err, failed)
+		err = errors.Join(err, server.Close())
+		if e := <-served; !errors.Is(e, http.ErrServerClosed) {
+			err = errors.Join(err, e)
 		}
 	}()
-	url := "http://" + listener.Addr().String() + consolePath
-	if !cfg.stay {
-		return play(ctx, out, s, url)
+
+	v := &visitor{out: out, client: &http.Client{Transport: &http.Transport{}}, url: "http://" + listener.Addr().String()}
+	defer v.client.CloseIdleConnections()
+	fmt.Fprintln(out, "all is well")
+	v.look(ctx, "ready 200 ready, live 200, bank ok")
+	for range 3 {
+		_ = bank.Do(ctx, func(context.Context) error { return errors.New("connection refused") })
 	}
-	fmt.Fprintf(out, "serving %s until interrupted", url)
-	if cfg.actions {
-		fmt.Fprintf(out, "; sign in as %q", operator)
+	fmt.Fprintln(out, "the bank is down: the service is degraded, and of more use than none")
+	v.look(ctx, "ready 200 degraded, live 200, bank degraded")
+	databaseDown.Store(true)
+	fmt.Fprintln(out, "its own database is away: send callers elsewhere, but do not restart it")
+	v.look(ctx, "ready 503 failed, live 200, bank degraded")
+	if serve {
+		databaseDown.Store(false)
+		fmt.Fprintf(out, "open %s/backstay/ in a browser; interrupt to end\n", v.url)
+		<-ctx.Done()
 	}
-	fmt.Fprintln(out)
-	s.keepBusy(ctx)
-	return nil
+	return v.wrong
+}
+
+// A visitor asks what an orchestrator and a person would, and notes what is not as it should be.
+type visitor struct {
+	out    io.Writer
+	client *http.Client
+	url    string
+	wrong  error
+}
+
+// look waits a little: however many ask, objects are looked at about once a second.
+func (v *visitor) look(ctx context.Context, want string) {
+	var got string
+	for start := time.Now(); got != want && v.wrong == nil && time.Since(start) < 10*time.Second; <-time.After(50 * time.Millisecond) {
+		var ready struct{ Status string }
+		var now struct {
+			Objects []struct{ Name, Status string }
+		}
+		readyCode := v.get(ctx, "/readyz", &ready)
+		liveCode := v.get(ctx, "/livez", nil)
+		v.get(ctx, "/backstay/api", &now)
+		got = fmt.Sprintf("ready %d %s, live %d", readyCode, ready.Status, liveCode)
+		for _, o := range now.Objects {
+			got += fmt.Sprintf(", %s %s", o.Name, o.Status)
+		}
+	}
+	fmt.Fprintln(v.out, "  "+got)
+	if got != want {
+		v.wrong = errors.Join(v.wrong, fmt.Errorf("%s, want %s", got, want))
+	}
+}
+
+func (v *visitor) get(ctx context.Context, path string, into any) (code int) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, v.url+path, http.NoBody)
+	var resp *http.Response
+	if err == nil {
+		resp, err = v.client.Do(r)
+	}
+	if err != nil {
+		v.wrong = errors.Join(v.wrong, err)
+		return 0
+	}
+	defer resp.Body.Close()
+	if into != nil {
+		err = json.NewDecoder(resp.Body).Decode(into)
+	}
+	v.wrong = errors.Join(v.wrong, err)
+	return resp.StatusCode
 }
