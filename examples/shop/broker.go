@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,6 +57,9 @@ func checkBroker(address, data string) error {
 	return fmt.Errorf("-broker begins with %q: it must be one of %s; without it the shop runs JetStream inside itself", scheme, strings.Join(known, ", "))
 }
 
+// eventPrefix keeps apart what shops have at a broker.
+func (s *shop) eventPrefix() string { return cmp.Or(s.cfg.events, s.prefix()) }
+
 // startBroker opens the broker that the caller asked for, or starts JetStream inside this process, with no port open.
 func (s *shop) startBroker(ctx context.Context) error {
 	open := openEmbedded
@@ -78,7 +82,9 @@ func (s *shop) startBroker(ctx context.Context) error {
 		s.onClose(b.close)
 	}
 	s.bus = pubsub.New(b.driver)
-	s.removeEvents = b.remove
+	if s.cfg.events == "" { // else they are at a broker of the shop's own, in the data folder
+		s.removeEvents = b.remove
+	}
 	s.onClose(s.bus.Close)
 	return nil
 }
@@ -114,6 +120,9 @@ func advised(err error) error {
 	return fmt.Errorf("%w: start the broker, or leave out -broker", err)
 }
 
+// embeddedPrefix is that of a broker which belongs to the shop.
+const embeddedPrefix = "shop"
+
 func openEmbedded(ctx context.Context, s *shop, _ string) (b broker, err error) {
 	server, err := natsembed.Start(natsembed.Config{Dir: filepath.Join(s.cfg.data, "jetstream")})
 	if err != nil {
@@ -127,7 +136,7 @@ func openEmbedded(ctx context.Context, s *shop, _ string) (b broker, err error) 
 		conn.Close()
 		return server.Close()
 	}
-	if b.driver, err = natspubsub.New(ctx, conn, natspubsub.Config{Prefix: "shop"}); err != nil {
+	if b.driver, err = natspubsub.New(ctx, conn, natspubsub.Config{Prefix: embeddedPrefix}); err != nil {
 		err = errors.Join(err, b.close())
 	}
 	return b, err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -139,7 +140,7 @@ func TestWrongUsageIsStatus2WithWhatToDo(t *testing.T) {
 
 func TestOneFolderServesOneShop(t *testing.T) {
 	dir := t.TempDir()
-	first, err := openShop(t.Context(), settings{data: dir, addr: anyPort}, nil)
+	first, err := openShop(t.Context(), settings{data: dir, addr: anyPort}, nil, io.Discard)
 	require.NoError(t, err)
 	var stdout, stderr bytes.Buffer
 	require.Equal(t, 2, run(t.Context(), []string{"-data", dir, "-orders", "1"}, &stdout, &stderr))
