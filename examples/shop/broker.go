@@ -62,16 +62,9 @@ func (s *shop) eventPrefix() string { return cmp.Or(s.cfg.events, s.prefix()) }
 
 // startBroker opens the broker that the caller asked for, or starts JetStream inside this process, with no port open.
 func (s *shop) startBroker(ctx context.Context) error {
-	open := openEmbedded
-	scheme, _, _ := strings.Cut(s.cfg.broker, ":")
-	for _, b := range brokers {
-		if slices.Contains(b.schemes, scheme) {
-			open = b.open
-		}
-	}
 	opening, cancel := context.WithTimeout(ctx, brokerPatience)
 	defer cancel()
-	b, err := open(opening, s, s.cfg.broker)
+	b, err := s.openBroker(opening)
 	if err != nil {
 		if s.cfg.broker != "" {
 			err = usageError{fmt.Errorf("-broker %s: %w", withoutPassword(s.cfg.broker), advised(err))}
@@ -87,6 +80,17 @@ func (s *shop) startBroker(ctx context.Context) error {
 	}
 	s.onClose(s.bus.Close)
 	return nil
+}
+
+func (s *shop) openBroker(ctx context.Context) (broker, error) {
+	open := openEmbedded
+	scheme, _, _ := strings.Cut(s.cfg.broker, ":")
+	for _, b := range brokers {
+		if slices.Contains(b.schemes, scheme) {
+			open = b.open
+		}
+	}
+	return open(ctx, s, s.cfg.broker)
 }
 
 // prefix keeps shops apart that share a server. It follows from the data folder, so that a shop finds its events again.

@@ -109,7 +109,7 @@ func (s *shop) duties() []func(context.Context) error {
 	case gatewayRole:
 		return []func(context.Context) error{s.startServices, s.startMoving, s.startGateway}
 	default:
-		return []func(context.Context) error{s.openDatabases, s.openStores, s.startBroker, s.startServices, s.startMoving}
+		return []func(context.Context) error{s.openDatabases, s.openStores, s.prepare, s.startServices, s.startMoving, s.connect}
 	}
 }
 

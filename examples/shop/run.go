@@ -272,9 +272,11 @@ func (s *shop) count(r *result) {
 		r.EventsHandled += int(stats.Handled)
 		r.DuplicatesSuppressed += int(stats.Duplicates)
 	}
+	s.mu.Lock()
 	for _, c := range s.consumers {
 		r.DeadLetters += int(c.Stats().DeadLettered)
 	}
+	s.mu.Unlock()
 	r.Redeliveries += int(s.redelivered.Load())
 	if s.teller != nil {
 		r.Retries += int(s.teller.retry.Stats().Retries)

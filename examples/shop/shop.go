@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -62,7 +63,12 @@ type shop struct {
 	runner      *saga.Runner
 	relays      []*outbox.Relay
 	inboxes     []*outbox.Inbox[*sql.Tx]
-	consumers   []*pubsub.Consumer
+	connection  connection // with post
+	listeners   []listener // as above
+
+	mu        sync.Mutex
+	consumers []*pubsub.Consumer
+
 	redelivered atomic.Int64 // messages that a handler was given again
 	settling    atomic.Bool
 
@@ -405,7 +411,7 @@ func (s *shop) startGateway(context.Context) (err error) {
 
 // ledger makes the outbox of a service and the relay that empties it.
 func (s *shop) ledger(service string) ledger {
-	relay := outbox.NewRelay(s.stores[service], s.bus, outbox.RelayConfig{Name: service, Lease: lease})
+	relay := outbox.NewRelay(s.stores[service], s.publisher(), outbox.RelayConfig{Name: service, Lease: lease})
 	s.relays = append(s.relays, relay)
 	return newLedger(s.dbs.services()[service], s.dialect, service, s.stores[service], relay)
 }
@@ -428,34 +434,4 @@ func (s *shop) setUpSagas(o *orders) (err error) {
 	s.runner, err = saga.NewRunner(s.sagas, saga.Config{Name: topicOrders, Concurrency: 128, Lease: lease}, o.placing, o.cancelling)
 	o.runner = s.runner
 	return err
-}
-
-// consume handles the events that the group reads. Under chaos some acknowledgements are lost.
-func (s *shop) consume(ctx context.Context, group string, h pubsub.Handler) error {
-	if s.cfg.chaos {
-		h = losingAcks(s.cfg.seed, group, h)
-	}
-	counted := func(ctx context.Context, m pubsub.Message) error {
-		if m.Attempt > 1 {
-			s.redelivered.Add(1)
-		}
-		return h(ctx, m)
-	}
-	for _, topic := range readers[group] {
-		c, err := s.bus.Open(ctx, s.subscription(topic, group))
-		if err != nil {
-			return err
-		}
-		s.consumers = append(s.consumers, c)
-		s.background("consumer "+c.Config().Name, func(ctx context.Context) error { return c.Run(ctx, counted) })
-	}
-	return nil
-}
-
-func (s *shop) subscription(topic, group string) pubsub.Subscription {
-	start := "end" // loses nothing: a group stands before the first relay begins
-	if s.bus.Capabilities().ReplayFromStart {
-		start = "start"
-	}
-	return pubsub.Subscription{Topic: topic, Group: group, Ordered: true, Start: start, Lease: lease}
 }
