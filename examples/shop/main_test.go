@@ -27,11 +27,15 @@ import (
 const asShop = "SHOP_TEST_RUN_AS_SHOP"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asShop) != "" {
+	if os.Getenv(asShop) != "" || len(os.Args) > 1 && os.Args[1] == roleFlag {
 		main()
 	}
 	// When there is no server, rueidis leaves a goroutine asleep for a second.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*call).DelayDo.func1"))
+	// A proxy that is stopped while data is under way leaves goroutines of its own behind.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*call).DelayDo.func1"),
+		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/toxics.(*ToxicStub).Run"),
+		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2.(*ToxicLink).read"),
+		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2.(*ToxicLink).write"))
 }
 
 // Limits of waiting for a condition.
