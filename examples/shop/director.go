@@ -38,7 +38,8 @@ func (s *shop) direct() *director {
 	return d
 }
 
-// run carries out the plan. What lasts goes on beside it.
+// run carries out the plan. What lasts goes on beside it. Nobody is killed before those that were are back: on a machine that
+// needs seconds to start a process there would soon be none left, which shows nothing. Until then the time of the plan stands still.
 func (d *director) run(ctx context.Context, plan *schedule, all *sync.WaitGroup, fail func(error)) {
 	for begun := time.Now(); ; {
 		next, ok := plan.strike()
@@ -51,6 +52,13 @@ func (d *director) run(ctx context.Context, plan *schedule, all *sync.WaitGroup,
 		case <-ctx.Done():
 			wait.Stop()
 			return
+		}
+		if next.kind == killed {
+			due := time.Now()
+			if d.settle(ctx) != nil {
+				return
+			}
+			begun = begun.Add(time.Since(due))
 		}
 		say(d.fleet.stderr, "%v", next)
 		all.Go(func() {
@@ -91,23 +99,11 @@ func sleep(ctx context.Context, d time.Duration) {
 }
 
 // settle waits until every instance has a process that is open.
-func (d *director) settle(alive context.Context) error {
-	ctx, cancel := context.WithTimeout(alive, openingTime)
-	defer cancel()
+func (d *director) settle(ctx context.Context) error {
 	for _, b := range d.fleet.berths {
-		for {
-			c := b.process()
-			select {
-			case <-c.ended: // the next one is on its way
-				sleep(ctx, settlingCheck)
-			case <-c.open:
-			case <-ctx.Done():
-			}
-			if ctx.Err() != nil {
-				return errors.Join(named(b.posting.Name, errNeverOpen), context.Cause(ctx))
-			}
-			if c.hasOpened() && !c.hasEnded() {
-				break
+		for c := b.process(); !c.hasOpened() || c.hasEnded(); c = b.process() {
+			if sleep(ctx, settlingCheck); ctx.Err() != nil {
+				return named(b.posting.Name, errors.Join(errNeverOpen, context.Cause(ctx)))
 			}
 		}
 	}

@@ -28,26 +28,27 @@ type gateway struct {
 }
 
 const (
-	gatewayPatience = 5 * time.Second         // with one service
-	gatewayAttempt  = 1500 * time.Millisecond // with one of several instances
+	gatewayPatience = 5 * time.Second // with one service
+	spreadPatience  = 8 * time.Second // with one of several instances, all attempts
+	spreadAttempt   = 2 * time.Second
 )
 
 // guarded is a service behind the policies between the gateway and it. One of several instances may be gone: another one is
 // asked, since every operation of the shop may be repeated.
 func (g *gateway) guarded(service string, bases []string, client *http.Client) *peer {
 	bound := bulkhead.New(bulkhead.Config{Name: service, MaxConcurrent: 64, MaxQueue: 512})
-	limit := timeout.New(timeout.Config{Name: service, After: gatewayPatience})
-	g.objects = append(g.objects, bound, limit)
 	if len(bases) == 1 {
+		limit := timeout.New(timeout.Config{Name: service, After: gatewayPatience})
 		fuse := breaker.New(breaker.Config{Name: service, OpenDelay: time.Second})
-		g.objects = append(g.objects, fuse)
+		g.objects = append(g.objects, fuse, bound, limit)
 		return newPeer(service, bases[0], client, fuse, bound, limit)
 	}
+	limit := timeout.New(timeout.Config{Name: service, After: spreadPatience})
 	// A service that says when to come back is left alone until then: the customer is told so.
-	again := retry.New(retry.Config{Name: service, MaxAttempts: 6, InitialInterval: 50 * time.Millisecond, MaxInterval: time.Second, MaxRetryAfter: 600 * time.Millisecond},
+	again := retry.New(retry.Config{Name: service, MaxAttempts: -1, InitialInterval: 50 * time.Millisecond, MaxInterval: 500 * time.Millisecond, MaxRetryAfter: 600 * time.Millisecond},
 		retry.WithRetryable(func(err error) bool { return retry.Retryable(err) || errors.Is(err, breaker.ErrOpen) }))
-	all := newSpread(service, bases, client, gatewayAttempt, limit, again, bound)
-	g.objects = append(g.objects, again)
+	all := newSpread(service, bases, client, spreadAttempt, limit, again, bound)
+	g.objects = append(g.objects, limit, again, bound)
 	g.objects = append(g.objects, all.objects...)
 	g.retries = append(g.retries, again)
 	return all.peer

@@ -1,4 +1,4 @@
-// Command shop is a whole system in one process: a gateway, four services with a database each, a broker, a read model,
+// Command shop is a whole system in one process, or with -processes in many: a gateway, four services with a database each, a broker, a read model,
 // and a bank that misbehaves. It places orders, breaks things on a seeded schedule, and proves from the databases that
 // nothing was lost and nothing happened twice. See README.md.
 package main

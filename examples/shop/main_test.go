@@ -380,6 +380,13 @@ func (l *lines) Write(b []byte) (int, error) {
 	return l.text.Write(b)
 }
 
+// all is what was written.
+func (l *lines) all() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
 // await returns what follows the text, once it is there.
 func (l *lines) await(text string) string {
 	l.mu.Lock()

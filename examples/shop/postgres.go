@@ -20,7 +20,7 @@ import (
 const (
 	connectTimeout = 10 * time.Second
 	maxConns       = 5 // of each service, so that a server with the usual 100 has room for others
-	processConns   = 3 // of each of the processes of a service
+	processConns   = 4 // of each of the processes of a service
 )
 
 // A postgres is a server on which every service has a database of its own.

@@ -122,6 +122,9 @@ func (s *shop) attend(ctx context.Context, requests []request, told *details, st
 		say(stderr, "What its patterns are doing is at %s%s , live.", s.public, consolePath)
 	}
 	customers := newClient(s.dbs.client, s.public, s.cfg.rate)
+	if s.fleet != nil {
+		customers.wait(-1, firePatience)
+	}
 	endProgress := s.showProgress(stderr, customers, len(requests))
 	err := customers.run(working, requests)
 	endProgress()

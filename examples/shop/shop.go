@@ -431,7 +431,11 @@ func (s *shop) setUpSagas(o *orders) (err error) {
 	if err := o.define(); err != nil {
 		return err
 	}
-	s.runner, err = saga.NewRunner(s.sagas, saga.Config{Name: topicOrders, Concurrency: 128, Lease: lease}, o.placing, o.cancelling)
+	concurrency := 128
+	if s.post != nil {
+		concurrency = 32 // the others have as many, and a process has fewer connections
+	}
+	s.runner, err = saga.NewRunner(s.sagas, saga.Config{Name: topicOrders, Concurrency: concurrency, Lease: lease}, o.placing, o.cancelling)
 	o.runner = s.runner
 	return err
 }

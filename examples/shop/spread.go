@@ -33,7 +33,7 @@ func newSpread(name string, bases []string, client *http.Client, attempt time.Du
 	}
 	for i, base := range bases {
 		instance := name + "/" + strconv.Itoa(i+1)
-		fuse := breaker.New(breaker.Config{Name: instance, ConsecutiveFailures: 3, OpenDelay: 250 * time.Millisecond, MaxOpenDelay: time.Second, Probes: 1, ProbeTimeout: attempt})
+		fuse := breaker.New(breaker.Config{Name: instance, ConsecutiveFailures: 5, OpenDelay: 250 * time.Millisecond, MaxOpenDelay: time.Second, Probes: 2, ProbeTimeout: attempt})
 		limit := timeout.New(timeout.Config{Name: instance, After: attempt})
 		s.instances = append(s.instances, newPeer(instance, base, client, fuse, limit).send)
 		s.objects = append(s.objects, fuse, limit)
