@@ -39,7 +39,8 @@ func (s *shop) direct() *director {
 }
 
 // run carries out the plan. What lasts goes on beside it. Nobody is killed before those that were are back: on a machine that
-// needs seconds to start a process there would soon be none left, which shows nothing. Until then the time of the plan stands still.
+// needs seconds to start a process there would soon be none left, which shows nothing. Until then, and for as long again, the time
+// of the plan stands still.
 func (d *director) run(ctx context.Context, plan *schedule, all *sync.WaitGroup, fail func(error)) {
 	for begun := time.Now(); ; {
 		next, ok := plan.strike()
@@ -56,6 +57,9 @@ func (d *director) run(ctx context.Context, plan *schedule, all *sync.WaitGroup,
 		if next.kind == killed {
 			due := time.Now()
 			if d.settle(ctx) != nil {
+				return
+			}
+			if sleep(ctx, time.Since(due)); ctx.Err() != nil {
 				return
 			}
 			begun = begun.Add(time.Since(due))

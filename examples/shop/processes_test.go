@@ -75,7 +75,7 @@ func TestProcessesUnderFireLoseNothing(t *testing.T) {
 	case os.Getenv("BACKSTAY_LONG") == "1":
 		seeds, orders = 20, 1200
 	case raceDetector:
-		seeds, orders, rate = 1, 100, 5
+		seeds, orders, rate = 1, 30, 1 // twelve processes that are ten times as slow
 	}
 	for seed := range seeds {
 		r, log := siege{seed: seed + 1, orders: orders, rate: rate}.hold(t)
@@ -89,6 +89,9 @@ func TestProcessesUnderFireLoseNothing(t *testing.T) {
 
 func TestProcessesHoldOnOtherServers(t *testing.T) {
 	seeds, orders, rate := 1, 80, 10
+	if raceDetector {
+		orders, rate = 20, 2
+	}
 	if os.Getenv("BACKSTAY_LONG") == "1" {
 		seeds, orders, rate = 5, 600, 20
 	}
@@ -113,7 +116,7 @@ func TestProcessesHoldOnOtherServers(t *testing.T) {
 func TestAClusterOfBrokersMayLoseANode(t *testing.T) {
 	orders, rate := 130, 10 // the first node goes after five to ten seconds
 	if raceDetector {
-		orders, rate = 60, 4
+		orders, rate = 24, 1
 	}
 	if os.Getenv("BACKSTAY_LONG") == "1" {
 		orders, rate = 2400, 20
@@ -126,8 +129,11 @@ func TestAClusterOfBrokersMayLoseANode(t *testing.T) {
 // one goes on with what they have left.
 func TestNoProcessOutlivesTheOneThatStartedIt(t *testing.T) {
 	dir := t.TempDir()
-	const orders = 80
-	args := []string{"-processes", "-data", dir, "-orders", strconv.Itoa(orders), "-rate", "10", "-json"}
+	orders, rate := 80, 10
+	if raceDetector {
+		orders, rate = 20, 1
+	}
+	args := []string{"-processes", "-data", dir, "-orders", strconv.Itoa(orders), "-rate", strconv.Itoa(rate), "-json"}
 	stderr := newLines()
 	cmd := command(t, nil, nil, args)
 	cmd.Stdout, cmd.Stderr = io.Discard, stderr
