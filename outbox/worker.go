@@ -165,6 +165,7 @@ func (w *worker) count(ctx context.Context, cfg RelayConfig) (err error) {
 			w.backlog.Store(&backlog)
 		}
 		done <- err
+		close(done)
 	}()
 	return err
 }
@@ -414,7 +415,9 @@ func (w *worker) report(failed []Failure) {
 func (w *worker) leave(ctx context.Context) {
 	cfg := w.Config()
 	if w.counting != nil {
-		_ = <-w.counting // of no use any more; it ends with ctx
+		for range w.counting { // its outcome is of no use any more; it ends with ctx
+			continue
+		}
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Lease)
 	defer cancel()
