@@ -29,7 +29,7 @@ func TestThePatternPagesTellTheCostsOfTheTables(t *testing.T) {
 			require.NoError(t, os.WriteFile(page, []byte(current), 0o600))
 			continue
 		}
-		require.Equal(t, current, text, "%s: run go test ./test -run TestThePatternPagesTellTheCosts -update", filepath.Base(page))
+		require.Equal(t, current, text, "%s: run go test ./test -run TestThePatternPagesTellTheCostsOfTheTables -update", filepath.Base(page))
 	}
 }
 
