@@ -414,7 +414,7 @@ func (w *worker) report(failed []Failure) {
 func (w *worker) leave(ctx context.Context) {
 	cfg := w.Config()
 	if w.counting != nil {
-		<-w.counting // it ends with ctx
+		_ = <-w.counting // of no use any more; it ends with ctx
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Lease)
 	defer cancel()

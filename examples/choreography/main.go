@@ -52,12 +52,11 @@ func open(ctx context.Context, dir, name string, bus twice) (*service, error) {
 		return nil, errors.Join(err, db.Close())
 	}
 	relay := outbox.NewRelay(store, bus, outbox.RelayConfig{Name: name})
-	ob := outbox.New(store, outbox.Config{Name: name}, outbox.WithRelay(relay))
 	_, err = db.ExecContext(ctx, "CREATE TABLE steps (seq INTEGER PRIMARY KEY, id TEXT NOT NULL, state TEXT NOT NULL)")
 	if err = errors.Join(err, store.Migrate(ctx)); err != nil {
 		err = errors.Join(err, db.Close())
 	}
-	return &service{name, db, store, ob, relay}, err
+	return &service{name, db, store, outbox.New(store, outbox.Config{Name: name}, outbox.WithRelay(relay)), relay}, err
 }
 
 // record writes the order's state and publishes an event of it, both or neither.
@@ -145,7 +144,6 @@ func tell(ctx context.Context, out io.Writer, orders, payments, stock *service) 
 
 // steps is what the service has written of an order. Anything done twice would be there twice.
 func (s *service) steps(ctx context.Context, order string) (states string) {
-	const query = "SELECT coalesce(group_concat(state, ', '), '-') FROM (SELECT state FROM steps WHERE id = ? ORDER BY seq)"
-	_ = s.db.QueryRowContext(ctx, query, order).Scan(&states) // nothing is never what is wanted
+	_ = s.db.QueryRowContext(ctx, "SELECT coalesce(group_concat(state, ', ' ORDER BY seq), '-') FROM steps WHERE id = ?", order).Scan(&states)
 	return states
 }

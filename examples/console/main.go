@@ -25,8 +25,9 @@ func main() {
 	serve := flag.Bool("serve", false, "stay until interrupted, to be looked at in a browser")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, os.Stdout, *listen, *serve); err != nil {
+	err := run(ctx, os.Stdout, *listen, *serve)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

@@ -35,8 +35,7 @@ func refuse(ctx context.Context, out io.Writer) error {
 	sent := 0
 	for range 5 {
 		_, err := limited(ctx, "anna")
-		var rejected *ratelimit.Error
-		if errors.As(err, &rejected) { // nothing was sent
+		if rejected, ok := errors.AsType[*ratelimit.Error](err); ok { // nothing was sent
 			fmt.Fprintf(out, "refused: come back in %v\n", rejected.RetryAfter().Round(10*time.Millisecond))
 			continue
 		}

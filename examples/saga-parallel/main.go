@@ -84,14 +84,14 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	took := time.Since(start)
 	fmt.Fprintf(out, "  = %s after %d ms\n", rome.Status, took.Milliseconds())
 	if err != nil || len(rome.State.Bookings) != 3 {
-		return fmt.Errorf("Rome: %v, %w", rome.State, err)
+		return fmt.Errorf("to Rome: %v, %w", rome.State, err)
 	}
 
 	fmt.Fprintln(out, "one of three cannot be had")
 	venice, err := saga.Execute(ctx, runner, trips, "trip-2", trip{To: "Venice"})
 	fmt.Fprintf(out, "  = %s: %v\n", venice.Status, err)
 	if !errors.Is(err, saga.ErrCompensated) {
-		return fmt.Errorf("Venice: %w", err)
+		return fmt.Errorf("to Venice: %w", err)
 	}
 	return nil
 }

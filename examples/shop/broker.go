@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,18 +57,14 @@ func checkBroker(address, data string) error {
 	return fmt.Errorf("-broker begins with %q: it must be one of %s; without it the shop runs JetStream inside itself", scheme, strings.Join(known, ", "))
 }
 
+// eventPrefix keeps apart what shops have at a broker.
+func (s *shop) eventPrefix() string { return cmp.Or(s.cfg.events, s.prefix()) }
+
 // startBroker opens the broker that the caller asked for, or starts JetStream inside this process, with no port open.
 func (s *shop) startBroker(ctx context.Context) error {
-	open := openEmbedded
-	scheme, _, _ := strings.Cut(s.cfg.broker, ":")
-	for _, b := range brokers {
-		if slices.Contains(b.schemes, scheme) {
-			open = b.open
-		}
-	}
 	opening, cancel := context.WithTimeout(ctx, brokerPatience)
 	defer cancel()
-	b, err := open(opening, s, s.cfg.broker)
+	b, err := s.openBroker(opening)
 	if err != nil {
 		if s.cfg.broker != "" {
 			err = usageError{fmt.Errorf("-broker %s: %w", withoutPassword(s.cfg.broker), advised(err))}
@@ -78,9 +75,22 @@ func (s *shop) startBroker(ctx context.Context) error {
 		s.onClose(b.close)
 	}
 	s.bus = pubsub.New(b.driver)
-	s.removeEvents = b.remove
+	if s.cfg.events == "" { // else they are at a broker of the shop's own, in the data folder
+		s.removeEvents = b.remove
+	}
 	s.onClose(s.bus.Close)
 	return nil
+}
+
+func (s *shop) openBroker(ctx context.Context) (broker, error) {
+	open := openEmbedded
+	scheme, _, _ := strings.Cut(s.cfg.broker, ":")
+	for _, b := range brokers {
+		if slices.Contains(b.schemes, scheme) {
+			open = b.open
+		}
+	}
+	return open(ctx, s, s.cfg.broker)
 }
 
 // prefix keeps shops apart that share a server. It follows from the data folder, so that a shop finds its events again.
@@ -114,6 +124,9 @@ func advised(err error) error {
 	return fmt.Errorf("%w: start the broker, or leave out -broker", err)
 }
 
+// embeddedPrefix is that of a broker which belongs to the shop.
+const embeddedPrefix = "shop"
+
 func openEmbedded(ctx context.Context, s *shop, _ string) (b broker, err error) {
 	server, err := natsembed.Start(natsembed.Config{Dir: filepath.Join(s.cfg.data, "jetstream")})
 	if err != nil {
@@ -127,7 +140,7 @@ func openEmbedded(ctx context.Context, s *shop, _ string) (b broker, err error) 
 		conn.Close()
 		return server.Close()
 	}
-	if b.driver, err = natspubsub.New(ctx, conn, natspubsub.Config{Prefix: "shop"}); err != nil {
+	if b.driver, err = natspubsub.New(ctx, conn, natspubsub.Config{Prefix: embeddedPrefix}); err != nil {
 		err = errors.Join(err, b.close())
 	}
 	return b, err

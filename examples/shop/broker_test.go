@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"io"
 	"net"
 	"net/url"
 	"os"
@@ -165,7 +166,7 @@ func TestTheEventsStayWithTheDataAndGoWithThem(t *testing.T) {
 
 // The shop names what it removes from RabbitMQ. All of it is there, so no name is out of date.
 func TestTheShopKnowsTheNamesOfItsQueues(t *testing.T) {
-	s, err := openShop(t.Context(), settings{data: t.TempDir(), addr: anyPort, broker: rabbitServer(t)}, nil)
+	s, err := openShop(t.Context(), settings{data: t.TempDir(), addr: anyPort, broker: rabbitServer(t)}, nil, io.Discard)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.removeEvents(context.Background())) })
 	t.Cleanup(func() { require.NoError(t, s.close()) })
@@ -181,7 +182,7 @@ func TestAShopThatCannotOpenLeavesNothingBehind(t *testing.T) {
 			cfg := settings{data: t.TempDir(), temporary: true, addr: "256.0.0.1:80", broker: server.address(t)}
 			prefix := (&shop{cfg: cfg}).prefix()
 			t.Cleanup(func() { _ = server.remove(context.Background(), cfg.broker, prefix) })
-			_, err := openShop(t.Context(), cfg, nil)
+			_, err := openShop(t.Context(), cfg, nil, io.Discard)
 			require.ErrorContains(t, err, "-addr")
 			require.Empty(t, server.left(t, prefix))
 		})

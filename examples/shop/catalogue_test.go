@@ -32,7 +32,9 @@ func gatewayBefore(t *testing.T, inventory http.Handler) *gateway {
 	t.Helper()
 	srv := httptest.NewServer(inventory)
 	t.Cleanup(srv.Close)
-	g := newGateway(&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, "", srv.URL, "", "")
+	g := newGateway(&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, map[string][]string{
+		topicOrders: {""}, topicInventory: {srv.URL}, topicPayments: {""}, topicShipping: {""},
+	})
 	t.Cleanup(func() { require.NoError(t, g.catalogue.Close()) })
 	return g
 }

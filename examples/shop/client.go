@@ -22,6 +22,7 @@ const (
 	clientInFlight = 256
 	clientTimeout  = 10 * time.Second // of one attempt
 	clientPatience = 30 * time.Second // with one request, all attempts
+	firePatience   = 2 * time.Minute  // the same when services die again and again
 	lookTimeout    = 2 * time.Second
 
 	oldLinkShare = 0.1 // of the shoppers come by a link to a product that is no longer sold
@@ -35,7 +36,9 @@ type client struct {
 	base string
 	rate float64
 	http *http.Client
-	send func(context.Context, placement) (response, error)
+
+	patience time.Duration // with one request, all attempts
+	send     func(context.Context, placement) (response, error)
 
 	placed   atomic.Int64 // sent for the first time, now or in an earlier run
 	answered atomic.Int64 // of these, with a final answer that is written down
@@ -60,13 +63,19 @@ func newClient(db *sql.DB, base string, rate float64) *client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = clientInFlight
 	c := &client{db: db, base: base, rate: rate, http: &http.Client{Transport: transport}}
+	c.wait(8, clientPatience)
+	return c
+}
+
+// wait says how often and how long customers try. Negative attempts: as often as they have time for.
+func (c *client) wait(attempts int, patience time.Duration) {
+	c.patience = patience
 	// Two retriers with different patience: the inner one for a gateway that does not answer, the outer one for an order
 	// that is still being processed.
-	outage := retry.New(retry.Config{Name: "gateway", MaxAttempts: 8, MaxInterval: 2 * time.Second},
+	outage := retry.New(retry.Config{Name: "gateway", MaxAttempts: attempts, MaxInterval: 2 * time.Second},
 		retry.WithRetryable(func(err error) bool { return !isUnripe(err) }))
 	unripe := retry.New(retry.Config{Name: "cancellation", MaxAttempts: -1, MaxInterval: time.Second}, retry.WithRetryable(isUnripe))
 	c.send = retry.Wrap(unripe, retry.Wrap(outage, c.post))
-	return c
 }
 
 // run places the requests in order, without waiting for answers but never more than 256 at once, and returns when all are
@@ -165,7 +174,7 @@ func (c *client) serve(ctx context.Context, r request, p placement, before <-cha
 		}
 		c.look(ctx, "/api/products/"+url.PathEscape(r.Order.Lines[0].SKU))
 	}
-	patient, cancel := context.WithTimeout(ctx, clientPatience)
+	patient, cancel := context.WithTimeout(ctx, c.patience)
 	defer cancel()
 	answer, err := c.send(patient, p)
 	if err != nil {

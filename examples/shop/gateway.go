@@ -12,6 +12,7 @@ import (
 	"github.com/backstay-go/backstay/bulkhead"
 	"github.com/backstay-go/backstay/cache"
 	"github.com/backstay-go/backstay/console"
+	"github.com/backstay-go/backstay/retry"
 	"github.com/backstay-go/backstay/timeout"
 )
 
@@ -23,24 +24,43 @@ type gateway struct {
 	catalogue *catalogue
 
 	objects []console.Object // that there are to look at
+	retries []*retry.Retrier // of requests to another instance
 }
 
-// guarded is a service behind the policies between the gateway and it.
-func (g *gateway) guarded(service, base string, client *http.Client) *peer {
-	fuse := breaker.New(breaker.Config{Name: service, OpenDelay: time.Second})
+const (
+	gatewayPatience = 5 * time.Second // with one service
+	spreadPatience  = 8 * time.Second // with one of several instances, all attempts
+	spreadAttempt   = 2 * time.Second
+)
+
+// guarded is a service behind the policies between the gateway and it. One of several instances may be gone: another one is
+// asked, since every operation of the shop may be repeated.
+func (g *gateway) guarded(service string, bases []string, client *http.Client) *peer {
 	bound := bulkhead.New(bulkhead.Config{Name: service, MaxConcurrent: 64, MaxQueue: 512})
-	limit := timeout.New(timeout.Config{Name: service, After: 5 * time.Second})
-	g.objects = append(g.objects, fuse, bound, limit)
-	return newPeer(service, base, client, fuse, bound, limit)
+	if len(bases) == 1 {
+		limit := timeout.New(timeout.Config{Name: service, After: gatewayPatience})
+		fuse := breaker.New(breaker.Config{Name: service, OpenDelay: time.Second})
+		g.objects = append(g.objects, fuse, bound, limit)
+		return newPeer(service, bases[0], client, fuse, bound, limit)
+	}
+	limit := timeout.New(timeout.Config{Name: service, After: spreadPatience})
+	// A service that says when to come back is left alone until then: the customer is told so.
+	again := retry.New(retry.Config{Name: service, MaxAttempts: -1, InitialInterval: 50 * time.Millisecond, MaxInterval: 500 * time.Millisecond, MaxRetryAfter: 600 * time.Millisecond},
+		retry.WithRetryable(func(err error) bool { return retry.Retryable(err) || errors.Is(err, breaker.ErrOpen) }))
+	all := newSpread(service, bases, client, spreadAttempt, limit, again, bound)
+	g.objects = append(g.objects, limit, again, bound)
+	g.objects = append(g.objects, all.objects...)
+	g.retries = append(g.retries, again)
+	return all.peer
 }
 
-// newGateway takes the addresses of the services. The caller closes its catalogue.
-func newGateway(client *http.Client, orders, inventory, payments, shipping string) *gateway {
+// newGateway takes the addresses of the instances by service. The caller closes its catalogue.
+func newGateway(client *http.Client, base map[string][]string) *gateway {
 	g := &gateway{}
-	g.orders = g.guarded("orders", orders, client)
-	g.inventory = g.guarded("inventory", inventory, client)
-	g.payments = g.guarded("payments", payments, client)
-	g.shipping = g.guarded("shipping", shipping, client)
+	g.orders = g.guarded(topicOrders, base[topicOrders], client)
+	g.inventory = g.guarded(topicInventory, base[topicInventory], client)
+	g.payments = g.guarded(topicPayments, base[topicPayments], client)
+	g.shipping = g.guarded(topicShipping, base[topicShipping], client)
 	g.catalogue = newCatalogue(g.inventory)
 	g.objects = append(g.objects, g.catalogue)
 	return g

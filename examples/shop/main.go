@@ -1,4 +1,4 @@
-// Command shop is a whole system in one process: a gateway, four services with a database each, a broker, a read model,
+// Command shop is a whole system in one process, or with -processes in many: a gateway, four services with a database each, a broker, a read model,
 // and a bank that misbehaves. It places orders, breaks things on a seeded schedule, and proves from the databases that
 // nothing was lost and nothing happened twice. See README.md.
 package main
@@ -16,6 +16,9 @@ import (
 )
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == roleFlag {
+		os.Exit(beProcess(os.Stdin, os.Stdout, os.Stderr))
+	}
 	ctx, stop := interruptible(os.Stderr)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
@@ -60,6 +63,14 @@ type settings struct {
 	json      bool
 	serve     bool
 	addr      string
+
+	processes bool
+	instances int // of each service, with processes
+	cluster   int // nodes of the broker; 0: it is no cluster
+	// events is the prefix of what is the shop's at the broker; "": it follows from the data folder. replicas: how often
+	// NATS keeps each; 0: once.
+	events   string
+	replicas int
 }
 
 // A usageError is the caller's to mend; it says how.
@@ -82,6 +93,9 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	flags.BoolVar(&cfg.json, "json", false, "print one JSON object instead of the report")
 	flags.BoolVar(&cfg.serve, "serve", false, "stay open until interrupted, for requests from outside and for those who look at the console")
 	flags.StringVar(&cfg.addr, "addr", "127.0.0.1:8080", "the `address` of the gateway, with -serve")
+	flags.BoolVar(&cfg.processes, "processes", false, "run each service in processes of its own, of which some are killed again and again, unless -chaos=false; 600 orders at a rate of 20 unless given")
+	flags.IntVar(&cfg.instances, "instances", 2, "how many processes each service has, with -processes")
+	flags.IntVar(&cfg.cluster, "nats-cluster", 0, "how many nodes JetStream has, 3 or 0 for a single one, with -processes")
 	flags.Usage = func() {
 		say(stderr, "Usage: shop [flags]\n\nRuns a shop under faults and proves its result. Exit status: 0 all invariants hold, 1 not, 2 wrong usage.\n\nFlags:")
 		flags.PrintDefaults()
@@ -96,6 +110,15 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	}
 	if cfg.serve && !given["rate"] {
 		cfg.rate = 20
+	}
+	if cfg.processes && !given["orders"] && cfg.replay == "" {
+		cfg.orders = 600
+	}
+	if cfg.processes && !given["rate"] {
+		cfg.rate = 20 // what two cores bear
+	}
+	if err := checkProcesses(cfg, given); err != nil {
+		return cfg, err
 	}
 	switch {
 	case flags.NArg() > 0:

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -26,11 +27,15 @@ import (
 const asShop = "SHOP_TEST_RUN_AS_SHOP"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asShop) != "" {
+	if os.Getenv(asShop) != "" || len(os.Args) > 1 && os.Args[1] == roleFlag {
 		main()
 	}
 	// When there is no server, rueidis leaves a goroutine asleep for a second.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*call).DelayDo.func1"))
+	// A proxy that is stopped while data is under way leaves goroutines of its own behind.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*call).DelayDo.func1"),
+		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/toxics.(*ToxicStub).Run"),
+		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2.(*ToxicLink).read"),
+		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2.(*ToxicLink).write"))
 }
 
 // Limits of waiting for a condition.
@@ -139,7 +144,7 @@ func TestWrongUsageIsStatus2WithWhatToDo(t *testing.T) {
 
 func TestOneFolderServesOneShop(t *testing.T) {
 	dir := t.TempDir()
-	first, err := openShop(t.Context(), settings{data: dir, addr: anyPort}, nil)
+	first, err := openShop(t.Context(), settings{data: dir, addr: anyPort}, nil, io.Discard)
 	require.NoError(t, err)
 	var stdout, stderr bytes.Buffer
 	require.Equal(t, 2, run(t.Context(), []string{"-data", dir, "-orders", "1"}, &stdout, &stderr))
@@ -373,6 +378,13 @@ func (l *lines) Write(b []byte) (int, error) {
 	defer l.mu.Unlock()
 	defer l.grown.Broadcast()
 	return l.text.Write(b)
+}
+
+// all is what was written.
+func (l *lines) all() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 // await returns what follows the text, once it is there.

@@ -20,12 +20,14 @@ import (
 const (
 	connectTimeout = 10 * time.Second
 	maxConns       = 5 // of each service, so that a server with the usual 100 has room for others
+	processConns   = 4 // of each of the processes of a service
 )
 
 // A postgres is a server on which every service has a database of its own.
 type postgres struct {
 	config *pgx.ConnConfig // of a database that exists
 	prefix string          // of the names of the shop's databases
+	conns  int             // at most, to each of them
 }
 
 // checkPostgres refuses what no run could use. What it says does not repeat the address, which may hold a password.
@@ -51,7 +53,7 @@ func openPostgres(ctx context.Context, address, prefix string) (*postgres, error
 	if _, set := config.RuntimeParams["synchronous_commit"]; !set {
 		config.RuntimeParams["synchronous_commit"] = "off" // the same promise as durability makes
 	}
-	p := &postgres{config: config, prefix: strings.ReplaceAll(prefix, "-", "_")}
+	p := &postgres{config: config, prefix: strings.ReplaceAll(prefix, "-", "_"), conns: maxConns}
 	return p, p.ask(ctx, func(*pgx.Conn) error { return nil })
 }
 
@@ -70,8 +72,8 @@ func (p *postgres) open(ctx context.Context, service string) (*sql.DB, error) {
 	config := p.config.Copy()
 	config.Database = p.name(service)
 	db := sql.OpenDB(patientConnector{stdlib.GetConnector(*config)})
-	db.SetMaxOpenConns(maxConns)
-	db.SetMaxIdleConns(maxConns)
+	db.SetMaxOpenConns(p.conns)
+	db.SetMaxIdleConns(p.conns)
 	return db, nil
 }
 

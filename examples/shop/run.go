@@ -86,7 +86,7 @@ func dataFolder(dir string) (string, error) {
 // serveAll is the life of a shop, from opening to the proof.
 func serveAll(ctx context.Context, cfg settings, goods assortment, told *details, stderr io.Writer) (r result, err error) {
 	start := time.Now()
-	s, err := openShop(ctx, cfg, goods.Products)
+	s, err := openShop(ctx, cfg, goods.Products, stderr)
 	if err != nil {
 		return r, err
 	}
@@ -117,11 +117,14 @@ func (s *shop) attend(ctx context.Context, requests []request, told *details, st
 	working, stop := context.WithCancel(ctx)
 	defer stop()
 	defer context.AfterFunc(s.alive, stop)()
-	say(stderr, "The shop keeps its data in %s and is open at %s .", s.place, s.front.base)
+	say(stderr, "The shop keeps its data in %s and is open at %s .", s.place, s.public)
 	if s.console != nil {
-		say(stderr, "What its patterns are doing is at %s%s , live.", s.front.base, consolePath)
+		say(stderr, "What its patterns are doing is at %s%s , live.", s.public, consolePath)
 	}
-	customers := newClient(s.dbs.client, s.front.base, s.cfg.rate)
+	customers := newClient(s.dbs.client, s.public, s.cfg.rate)
+	if s.fleet != nil {
+		customers.wait(-1, firePatience)
+	}
 	endProgress := s.showProgress(stderr, customers, len(requests))
 	err := customers.run(working, requests)
 	endProgress()
@@ -166,7 +169,7 @@ func (s *shop) progress(ctx context.Context, c *client, requests int) snapshot {
 // moves, and no longer than lastPatience after an interrupt.
 func (s *shop) settle(ctx context.Context) error {
 	s.settling.Store(true)
-	if err := s.front.close(); err != nil {
+	if err := s.shut(); err != nil {
 		return err
 	}
 	stuck := time.NewTimer(patience)
@@ -244,7 +247,13 @@ func (s *shop) prove(ctx context.Context, told *details, start time.Time) (resul
 		return r, err
 	}
 	s.count(&r)
-	told.Faults = append(s.bank.figures(), figure{"look-ups refused: inventory is taking stock", s.stocktaking.refusals()})
+	told.Faults = s.bank.figures()
+	if s.stocktaking != nil {
+		told.Faults = append(told.Faults, figure{"look-ups refused: inventory is taking stock", s.stocktaking.refusals()})
+	}
+	if s.fleet != nil {
+		told.Faults = append(told.Faults, s.fleet.figures()...)
+	}
 	if r.Invariants, err = check(ctx, s.dbs); err != nil {
 		return r, err
 	}
@@ -253,8 +262,11 @@ func (s *shop) prove(ctx context.Context, told *details, start time.Time) (resul
 	return r, nil
 }
 
-// count fills in what no database remembers: what this run took.
+// count fills in what no database remembers: what this run took, in this process and in those that it has started.
 func (s *shop) count(r *result) {
+	if s.fleet != nil {
+		r.add(s.fleet.counted())
+	}
 	for _, relay := range s.relays {
 		r.EventsPublished += int(relay.Stats().Published)
 	}
@@ -263,20 +275,32 @@ func (s *shop) count(r *result) {
 		r.EventsHandled += int(stats.Handled)
 		r.DuplicatesSuppressed += int(stats.Duplicates)
 	}
+	s.mu.Lock()
 	for _, c := range s.consumers {
 		r.DeadLetters += int(c.Stats().DeadLettered)
 	}
-	r.Redeliveries = int(s.redelivered.Load())
-	r.Retries = int(s.teller.retry.Stats().Retries)
-	r.BreakerOpened = int(s.teller.breaker.Stats().Opened)
-	r.Fallbacks = int(s.teller.fallback.Stats().Used)
-	r.Compensations = int(s.runner.Stats().Compensated)
+	s.mu.Unlock()
+	r.Redeliveries += int(s.redelivered.Load())
+	if s.teller != nil {
+		r.Retries += int(s.teller.retry.Stats().Retries)
+		r.BreakerOpened += int(s.teller.breaker.Stats().Opened)
+		r.Fallbacks += int(s.teller.fallback.Stats().Used)
+	}
+	if s.runner != nil {
+		r.Compensations += int(s.runner.Stats().Compensated)
+	}
+	if s.gateway == nil {
+		return
+	}
+	for _, retries := range s.gateway.retries {
+		r.Retries += int(retries.Stats().Retries)
+	}
 	seen := s.catalogue.Stats()
-	r.CatalogueHits = int(seen.Hits)
-	r.CatalogueLoads = int(seen.Loads)
-	r.CatalogueRefreshes = int(seen.Refreshes)
-	r.CatalogueStaleServed = int(seen.StaleServed)
-	r.CatalogueNegativeHits = int(seen.NegativeHits)
+	r.CatalogueHits += int(seen.Hits)
+	r.CatalogueLoads += int(seen.Loads)
+	r.CatalogueRefreshes += int(seen.Refreshes)
+	r.CatalogueStaleServed += int(seen.StaleServed)
+	r.CatalogueNegativeHits += int(seen.NegativeHits)
 }
 
 func (b *bank) figures() []figure {

@@ -24,8 +24,8 @@ import (
 // with the shop's data. A team that keeps its topics needs none of the removing.
 
 func openNATS(ctx context.Context, s *shop, address string) (b broker, err error) {
-	b.driver, err = natspubsub.Open(ctx, address, natspubsub.Config{Prefix: s.prefix()})
-	b.remove = func(ctx context.Context) error { return removeStreams(ctx, address, s.prefix()) }
+	b.driver, err = natspubsub.Open(ctx, address, natspubsub.Config{Prefix: s.eventPrefix(), Replicas: s.cfg.replicas})
+	b.remove = func(ctx context.Context) error { return removeStreams(ctx, address, s.eventPrefix()) }
 	return b, err
 }
 

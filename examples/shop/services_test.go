@@ -257,7 +257,7 @@ func TestWhatIsLeftAfterACancellation(t *testing.T) {
 }
 
 func TestTheGatewayRefusesWhatIsWrong(t *testing.T) {
-	s, err := openShop(t.Context(), settings{data: t.TempDir(), addr: anyPort}, []product{{SKU: "cup", PricePence: 100, Stock: 10}})
+	s, err := openShop(t.Context(), settings{data: t.TempDir(), addr: anyPort}, []product{{SKU: "cup", PricePence: 100, Stock: 10}}, io.Discard)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, s.close()) }()
 	fine := `{"id":"o1","customer":"me","country":"here","lines":[{"sku":"cup","qty":1,"price_pence":100}]}`
@@ -289,7 +289,7 @@ func TestTheGatewayRefusesWhatIsWrong(t *testing.T) {
 }
 
 func TestAnOrderGoesItsWay(t *testing.T) {
-	s, err := openShop(t.Context(), settings{data: t.TempDir(), addr: anyPort}, []product{{SKU: "cup", PricePence: 100, Stock: 10}})
+	s, err := openShop(t.Context(), settings{data: t.TempDir(), addr: anyPort}, []product{{SKU: "cup", PricePence: 100, Stock: 10}}, io.Discard)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, s.close()) }()
 	api := s.front.base + "/api/orders"
@@ -388,7 +388,9 @@ func TestTheGatewayShowsWhatItHas(t *testing.T) {
 		"nothing is there": {down, down, down, 503, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			g := newGateway(&http.Client{Transport: transport}, c.orders, gone.URL, c.payments, c.shipping)
+			g := newGateway(&http.Client{Transport: transport}, map[string][]string{
+				topicOrders: {c.orders}, topicInventory: {gone.URL}, topicPayments: {c.payments}, topicShipping: {c.shipping},
+			})
 			defer func() { require.NoError(t, g.catalogue.Close()) }()
 			code, body := ask(t, g.handler(), "GET", "/api/orders/o1", "")
 			require.Equal(t, c.code, code, body)

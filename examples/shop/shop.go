@@ -5,8 +5,10 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,11 +29,14 @@ const lease = 3 * time.Second
 // but the last of it may not survive a loss of power. For that, "full" here and SyncAlways at the broker go together.
 var durability = sqlite.Config{Synchronous: "normal"}
 
-// A shop is all services, their databases and the broker between them, in one process. They know each other's addresses
-// and nothing else of each other.
+// A shop is all services, their databases and the broker between them, in one process, or with -processes the one service
+// of this process. They know each other's addresses and nothing else of each other.
 type shop struct {
 	cfg      settings
 	products []product // to begin with
+	post     *posting  // the one service that runs here; nil: all of them
+	stderr   io.Writer
+	fleet    *fleet // with -processes, in the process that starts the others
 
 	dbs     databases
 	dialect dialect
@@ -44,18 +49,26 @@ type shop struct {
 	// removeEvents takes the shop's events away from a server that others use as well; nil: there is none.
 	removeEvents func(context.Context) error
 	http         *http.Client
-	base         map[string]string // URL by service
-	front        *server           // the gateway's
-	console      *console.Console  // with -serve
+	base         map[string][]string // URLs of the instances by service
+	front        *server             // the gateway's, if it runs here
+	public       string              // the URL that customers know
+	shut         func() error        // takes no more requests; may be called more than once
+	console      *console.Console    // with -serve
 
 	bank        *bank
 	stocktaking *absence
+	gateway     *gateway
 	catalogue   *catalogue
 	teller      *bankClient
 	runner      *saga.Runner
 	relays      []*outbox.Relay
 	inboxes     []*outbox.Inbox[*sql.Tx]
-	consumers   []*pubsub.Consumer
+	connection  connection // with post
+	listeners   []listener // as above
+
+	mu        sync.Mutex
+	consumers []*pubsub.Consumer
+
 	redelivered atomic.Int64 // messages that a handler was given again
 	settling    atomic.Bool
 
@@ -66,9 +79,17 @@ type shop struct {
 }
 
 // openShop starts everything in the order in which it depends on each other; close stops it in reverse.
-func openShop(ctx context.Context, cfg settings, products []product) (_ *shop, err error) {
-	s := &shop{cfg: cfg, products: products, stores: map[string]*sqloutbox.Store{}, base: map[string]string{}}
-	s.alive, s.fail = context.WithCancelCause(context.Background())
+func openShop(ctx context.Context, cfg settings, products []product, stderr io.Writer) (_ *shop, err error) {
+	s := newShop(cfg)
+	s.products, s.stderr = products, stderr
+	starts := []func(context.Context) error{
+		s.lock, s.openDatabases, s.openStores, s.startBroker, s.startBank, s.startServices, s.startMoving, s.startGateway,
+	}
+	if cfg.processes {
+		starts = []func(context.Context) error{
+			s.lock, s.openDatabases, s.openStores, s.stockShelves, s.startFleet, s.startBroker, s.openGroups, s.startBank, s.startProcesses,
+		}
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close(), s.tidy(ctx))
@@ -77,15 +98,29 @@ func openShop(ctx context.Context, cfg settings, products []product) (_ *shop, e
 			}
 		}
 	}()
-	for _, start := range []func(context.Context) error{
-		s.lock, s.openDatabases, s.openStores, s.startBroker, s.startBank, s.startServices, s.startMoving, s.startGateway,
-	} {
-		if err := start(ctx); err != nil {
-			return nil, err
-		}
+	if err := s.open(ctx, starts...); err != nil {
+		return nil, err
 	}
 	return s, nil
 }
+
+func newShop(cfg settings) *shop {
+	s := &shop{cfg: cfg, stores: map[string]*sqloutbox.Store{}, base: map[string][]string{}}
+	s.alive, s.fail = context.WithCancelCause(context.Background())
+	return s
+}
+
+func (s *shop) open(ctx context.Context, starts ...func(context.Context) error) error {
+	for _, start := range starts {
+		if err := start(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// runs reports whether the service runs in this process.
+func (s *shop) runs(service string) bool { return s.post == nil || s.post.Role == service }
 
 func (s *shop) onClose(fn func() error) { s.closers = append(s.closers, fn) }
 
@@ -169,6 +204,9 @@ func (s *shop) openDatabases(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if s.post != nil || s.cfg.processes {
+			server.conns = processConns
+		}
 		open, s.dialect, s.place = server.open, onPostgreSQL, server.String()
 		s.removeDatabases = func(ctx context.Context) error {
 			var names []string
@@ -179,15 +217,21 @@ func (s *shop) openDatabases(ctx context.Context) error {
 		}
 	}
 	for _, d := range services {
+		if !s.runs(d.name) {
+			continue
+		}
 		db, err := open(ctx, d.name)
 		if err != nil {
 			return err
 		}
 		s.onClose(db.Close)
+		*d.db = db
+		if s.post != nil {
+			continue // the process that started this one has made the tables
+		}
 		if _, err := db.ExecContext(ctx, d.schema); err != nil {
 			return fmt.Errorf("the database of %s: %w", d.name, err)
 		}
-		*d.db = db
 	}
 	s.databases = len(s.closers)
 	return nil
@@ -217,16 +261,25 @@ func (s *shop) openStores(ctx context.Context) (err error) {
 	services := s.dbs.services()
 	services["views"] = s.dbs.views
 	for name, db := range services {
+		if db == nil {
+			continue
+		}
 		store, err := sqloutbox.New(db, s.dialect.outbox(), sqloutbox.Config{})
 		if err != nil {
 			return err
 		}
+		s.stores[name] = store
+		if s.post != nil {
+			continue
+		}
 		if err := store.Migrate(ctx); err != nil {
 			return err
 		}
-		s.stores[name] = store
 	}
-	if s.sagas, err = sqlsaga.New(s.dbs.orders, s.dialect.sagas()); err != nil {
+	if s.dbs.orders == nil {
+		return nil
+	}
+	if s.sagas, err = sqlsaga.New(s.dbs.orders, s.dialect.sagas()); err != nil || s.post != nil {
 		return err
 	}
 	return s.sagas.Migrate(ctx)
@@ -241,15 +294,12 @@ func (s *shop) serve(name, addr string, h http.Handler) (*server, error) {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	s.onClose(srv.close)
-	s.base[name] = srv.base
+	s.base[name] = []string{srv.base}
 	return srv, nil
 }
 
-// startBank starts the outside world, and the client with which the services call each other and it.
+// startBank starts the outside world.
 func (s *shop) startBank(context.Context) error {
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.MaxIdleConnsPerHost = 128
-	s.http = &http.Client{Transport: transport}
 	s.bank = newBank(s.dbs.bank, s.dialect, newFaults(s.cfg.seed, s.cfg.chaos))
 	_, err := s.serve("bank", anyPort, s.bank)
 	return err
@@ -257,31 +307,74 @@ func (s *shop) startBank(context.Context) error {
 
 // startServices starts the services and, for each that listens to events, its consumers.
 func (s *shop) startServices(ctx context.Context) error {
-	s.teller = newBankClient(s.base["bank"], s.http)
-	s.stocktaking = newAbsence(s.cfg.seed, s.cfg.chaos)
-	inventory := &inventory{ledger: s.ledger(topicInventory), stocktaking: s.stocktaking}
-	payments := &payments{ledger: s.ledger(topicPayments), bank: s.teller}
-	shipping := &shipping{ledger: s.ledger(topicShipping), inbox: s.inbox(topicShipping), seed: s.cfg.seed, chaos: s.cfg.chaos}
-	views := &views{inbox: s.inbox("views"), dialect: s.dialect}
-	orders := &orders{ledger: s.ledger(topicOrders), sagas: s.sagas}
-	if err := inventory.stockProducts(ctx, s.products); err != nil {
-		return err
-	}
-	if err := s.setUpSagas(orders); err != nil {
-		return err
-	}
-	for name, h := range map[string]http.Handler{
-		topicInventory: inventory.handler(), topicPayments: payments.handler(), topicShipping: shipping.handler(), topicOrders: orders.handler(),
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.MaxIdleConnsPerHost = 128
+	s.http = &http.Client{Transport: transport}
+	for _, service := range []struct {
+		name  string
+		start func(context.Context) error
+	}{
+		{topicInventory, s.startInventory},
+		{topicPayments, s.startPayments},
+		{topicShipping, s.startShipping},
+		{topicOrders, s.startOrders},
+		{"views", s.startViews},
 	} {
-		if _, err := s.serve(name, anyPort, h); err != nil {
+		if !s.runs(service.name) {
+			continue
+		}
+		if err := service.start(ctx); err != nil {
 			return err
 		}
 	}
-	orders.inventory, orders.payments, orders.shipping = s.peer(topicInventory), s.peer(topicPayments), s.peer(topicShipping)
-	if err := s.consume(ctx, topicShipping, shipping.consumer()); err != nil {
+	return nil
+}
+
+func (s *shop) startInventory(ctx context.Context) error {
+	s.stocktaking = newAbsence(s.cfg.seed, s.cfg.chaos)
+	i := &inventory{ledger: s.ledger(topicInventory), stocktaking: s.stocktaking}
+	if err := i.stockProducts(ctx, s.products); err != nil {
 		return err
 	}
-	return s.consume(ctx, "views", views.consumer())
+	return s.serveAs(topicInventory, i.handler())
+}
+
+func (s *shop) startPayments(context.Context) error {
+	s.teller = newBankClient(s.base["bank"][0], s.http)
+	p := &payments{ledger: s.ledger(topicPayments), bank: s.teller}
+	return s.serveAs(topicPayments, p.handler())
+}
+
+func (s *shop) startShipping(ctx context.Context) error {
+	p := &shipping{ledger: s.ledger(topicShipping), inbox: s.inbox(topicShipping), seed: s.cfg.seed, chaos: s.cfg.chaos}
+	if err := s.serveAs(topicShipping, p.handler()); err != nil {
+		return err
+	}
+	return s.consume(ctx, topicShipping, p.consumer())
+}
+
+func (s *shop) startOrders(context.Context) error {
+	o := &orders{ledger: s.ledger(topicOrders), sagas: s.sagas}
+	if err := s.setUpSagas(o); err != nil {
+		return err
+	}
+	o.inventory, o.payments, o.shipping = s.peer(topicInventory), s.peer(topicPayments), s.peer(topicShipping)
+	return s.serveAs(topicOrders, o.handler())
+}
+
+func (s *shop) startViews(ctx context.Context) error {
+	v := &views{inbox: s.inbox("views"), dialect: s.dialect}
+	return s.consume(ctx, "views", v.consumer())
+}
+
+// serveAs serves a service where the others look for it: at a port of its own, or at that which this process was given.
+func (s *shop) serveAs(service string, h http.Handler) error {
+	addr := anyPort
+	if s.post != nil {
+		addr = s.post.Listen
+	}
+	_, err := s.serve(service, addr, h)
+	return err
 }
 
 // startMoving starts what moves events and sagas on, those of an earlier run first of all.
@@ -291,22 +384,25 @@ func (s *shop) startMoving(context.Context) error {
 	for _, relay := range s.relays {
 		s.background("relay of "+relay.Config().Name, relay.Run)
 	}
-	s.background("sagas", s.runner.Run)
+	if s.runner != nil {
+		s.background("sagas", s.runner.Run)
+	}
 	return nil
 }
 
 func (s *shop) startGateway(context.Context) (err error) {
-	gateway := newGateway(s.http, s.base[topicOrders], s.base[topicInventory], s.base[topicPayments], s.base[topicShipping])
-	s.catalogue = gateway.catalogue
+	s.gateway = newGateway(s.http, s.base)
+	s.catalogue = s.gateway.catalogue
 	s.onClose(s.catalogue.Close)
-	handler := gateway.handler()
+	handler := s.gateway.handler()
 	if s.cfg.serve {
 		s.console = console.New(console.Config{Name: "shop"})
-		handler = s.withConsole(handler, gateway)
+		handler = s.withConsole(handler, s.gateway)
 	}
 	if s.front, err = s.serve("gateway", s.cfg.addr, handler); err != nil {
 		return usageError{fmt.Errorf("%w: give another address with -addr", err)}
 	}
+	s.public, s.shut = s.front.base, s.front.close
 	if s.console != nil {
 		s.front.RegisterOnShutdown(s.console.Close)
 	}
@@ -315,7 +411,7 @@ func (s *shop) startGateway(context.Context) (err error) {
 
 // ledger makes the outbox of a service and the relay that empties it.
 func (s *shop) ledger(service string) ledger {
-	relay := outbox.NewRelay(s.stores[service], s.bus, outbox.RelayConfig{Name: service, Lease: lease})
+	relay := outbox.NewRelay(s.stores[service], s.publisher(), outbox.RelayConfig{Name: service, Lease: lease})
 	s.relays = append(s.relays, relay)
 	return newLedger(s.dbs.services()[service], s.dialect, service, s.stores[service], relay)
 }
@@ -328,40 +424,18 @@ func (s *shop) inbox(service string) *outbox.Inbox[*sql.Tx] {
 
 // peer is a service as the sagas call it: an attempt is bounded, and the saga's own schedule repeats it.
 func (s *shop) peer(service string) *peer {
-	return newPeer(service, s.base[service], s.http, timeout.New(timeout.Config{Name: service, After: 10 * time.Second}))
+	return newSpread(service, s.base[service], s.http, 5*time.Second, timeout.New(timeout.Config{Name: service, After: 10 * time.Second})).peer
 }
 
 func (s *shop) setUpSagas(o *orders) (err error) {
 	if err := o.define(); err != nil {
 		return err
 	}
-	s.runner, err = saga.NewRunner(s.sagas, saga.Config{Name: topicOrders, Concurrency: 128, Lease: lease}, o.placing, o.cancelling)
+	concurrency := 128
+	if s.post != nil {
+		concurrency = 32 // the others have as many, and a process has fewer connections
+	}
+	s.runner, err = saga.NewRunner(s.sagas, saga.Config{Name: topicOrders, Concurrency: concurrency, Lease: lease}, o.placing, o.cancelling)
 	o.runner = s.runner
 	return err
-}
-
-// consume handles the events that the group reads. Under chaos some acknowledgements are lost.
-func (s *shop) consume(ctx context.Context, group string, h pubsub.Handler) error {
-	if s.cfg.chaos {
-		h = losingAcks(s.cfg.seed, group, h)
-	}
-	counted := func(ctx context.Context, m pubsub.Message) error {
-		if m.Attempt > 1 {
-			s.redelivered.Add(1)
-		}
-		return h(ctx, m)
-	}
-	start := "end" // loses nothing: a group stands before the first relay begins
-	if s.bus.Capabilities().ReplayFromStart {
-		start = "start"
-	}
-	for _, topic := range readers[group] {
-		c, err := s.bus.Open(ctx, pubsub.Subscription{Topic: topic, Group: group, Ordered: true, Start: start, Lease: lease})
-		if err != nil {
-			return err
-		}
-		s.consumers = append(s.consumers, c)
-		s.background("consumer "+c.Config().Name, func(ctx context.Context) error { return c.Run(ctx, counted) })
-	}
-	return nil
 }
