@@ -4,10 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"os"
 	"path/filepath"
-	"regexp"
-	"strings"
 	"testing"
 	"time"
 
@@ -110,29 +107,4 @@ func TestTheOutboxAsTheDocsShow(t *testing.T) {
 	var parcels int
 	require.NoError(t, db.QueryRowContext(ctx, "SELECT COUNT(*) FROM parcels").Scan(&parcels))
 	require.Equal(t, 1, parcels)
-}
-
-// TestThePageOnTheOutboxNamesTestsThatExist looks for the tests that docs/outbox.md gives as proof.
-func TestThePageOnTheOutboxNamesTestsThatExist(t *testing.T) {
-	page, err := os.ReadFile("../docs/outbox.md")
-	require.NoError(t, err)
-	declaration := regexp.MustCompile(`(?m)^func (Test\w+)\(t \*testing\.T\)`)
-	exists := map[string]bool{}
-	for _, folder := range []string{"outbox", "backend/sqlite", "backend/mysql", "backend/postgres", "cmd"} {
-		require.NoError(t, filepath.WalkDir("../"+folder, func(path string, _ os.DirEntry, err error) error {
-			if err != nil || !strings.HasSuffix(path, "_test.go") {
-				return err
-			}
-			source, err := os.ReadFile(path)
-			for _, found := range declaration.FindAllStringSubmatch(string(source), -1) {
-				exists[found[1]] = true
-			}
-			return err
-		}))
-	}
-	named := regexp.MustCompile("`(Test\\w+)`").FindAllStringSubmatch(string(page), -1)
-	require.NotEmpty(t, named)
-	for _, name := range named {
-		require.True(t, exists[name[1]], "docs/outbox.md names %s", name[1])
-	}
 }
