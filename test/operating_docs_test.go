@@ -50,8 +50,8 @@ func TestTheRunbooksNameCommandsThatExist(t *testing.T) {
 			require.NoError(t, err, line)
 			require.Regexp(t, `(?m)^  `+regexp.QuoteMeta(words[2])+` `, string(text), "there is no %s", line)
 			for _, word := range words[3:] {
-				if strings.HasPrefix(word, "-") {
-					require.True(t, flags[strings.TrimPrefix(word, "-")], "there is no flag %s: %s", word, line)
+				if flag, ok := strings.CutPrefix(word, "-"); ok {
+					require.True(t, flags[flag], "there is no flag %s: %s", word, line)
 				}
 			}
 		}
