@@ -5,17 +5,17 @@ import "iter"
 // Stats is a snapshot. Calls, Successes, Failures, Slow, Ignored, Rejected and Opened count since New; a result that came
 // after its generation had ended is not counted.
 type Stats struct {
-	State          State
+	State          State // 0 closed, 1 open, 2 half-open
 	Calls          int64 // results judged: successes and failures
-	Successes      int64
-	Failures       int64
+	Successes      int64 // calls judged as successes
+	Failures       int64 // calls judged as failures
 	Slow           int64 // calls, successful or not, that took SlowCall or longer
-	Ignored        int64
-	Rejected       int64 // under "metrics_only": calls that would have been
+	Ignored        int64 // calls whose outcome was Ignored
+	Rejected       int64 // calls refused; under "metrics_only", those that would have been
 	Opened         int64 // transitions to open
 	WindowCalls    int   // calls in the window now
-	WindowFailures int   // and how many of them failed
-	WindowSlow     int   // and how many of them were slow
+	WindowFailures int   // how many calls in the window failed
+	WindowSlow     int   // how many calls in the window were slow
 	Overdue        int   // calls under way, past SlowCall already
 }
 

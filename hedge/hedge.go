@@ -171,7 +171,7 @@ func (h *Hedge) Config() Config { return *h.cfg.Load() }
 
 // Stats is a snapshot. All but Running and Delay count since New.
 type Stats struct {
-	Calls      int64
+	Calls      int64         // calls of the function that Wrap returned
 	Hedged     int64         // calls that got a second one
 	SecondWon  int64         // of these, how many the second one answered
 	Denied     int64         // calls that were late and got none, since the budget was spent

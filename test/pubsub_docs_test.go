@@ -22,23 +22,16 @@ import (
 	"github.com/backstay-go/backstay/pubsub/mempubsub"
 )
 
-var update = flag.Bool("update", false, "TestGuaranteeTable writes the table into docs/pubsub.md")
+var update = flag.Bool("update", false, "the tests of generated tables write them into the pages")
 
 const (
 	tableBegin = "<!-- guarantees: go test ./test -run TestGuaranteeTable -update -->\n"
 	tableEnd   = "<!-- guarantees: end -->\n"
 )
 
-// TestGuaranteeTable compares the table of guarantees in docs/pubsub.md with what the drivers declare, each connected to a
+// TestGuaranteeTable compares the table of guarantees in docs/guarantees.md with what the drivers declare, each connected to a
 // broker of its own.
 func TestGuaranteeTable(t *testing.T) {
-	const path = "../docs/pubsub.md"
-	data, err := os.ReadFile(path)
-	require.NoError(t, err)
-	before, rest, found := strings.Cut(string(data), tableBegin)
-	require.True(t, found, "docs/pubsub.md lacks %q", tableBegin)
-	shown, after, found := strings.Cut(rest, tableEnd)
-	require.True(t, found, "docs/pubsub.md lacks %q", tableEnd)
 	table := guaranteeTable([]declared{
 		{"`mempubsub`", mempubsub.New(mempubsub.Config{}).Capabilities()},
 		{"`natspubsub`, file", natsCapabilities(t, natspubsub.Config{})},
@@ -48,11 +41,7 @@ func TestGuaranteeTable(t *testing.T) {
 		{"`rabbitpubsub`", rabbitCapabilities(t)},
 		{"`kafkapubsub`", kafkaCapabilities(t)},
 	})
-	if *update {
-		require.NoError(t, os.WriteFile(path, []byte(before+tableBegin+table+tableEnd+after), 0o600))
-		return
-	}
-	require.Equal(t, table, shown, "run go test ./test -run TestGuaranteeTable -update")
+	generated(t, "../docs/guarantees.md", tableBegin, tableEnd, table)
 }
 
 // TestThePageOnPubsubNamesTestsThatExist looks for the tests that docs/pubsub.md gives as proof.

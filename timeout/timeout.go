@@ -187,8 +187,8 @@ func (t *Timeout) Config() Config { return *t.cfg.Load() }
 
 // Stats is a snapshot. Calls, TimedOut and LatePanics count since New.
 type Stats struct {
-	Calls      int64
-	TimedOut   int64
+	Calls      int64 // calls begun, in either form
+	TimedOut   int64 // of these, how many the timeout ended
 	Abandoned  int64 // functions that nobody waits for any more and that run still
 	LatePanics int64 // functions that panicked when nobody waited for them any more
 }
