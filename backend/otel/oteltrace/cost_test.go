@@ -47,7 +47,7 @@ func remote(tb testing.TB, t *oteltrace.Tracer) (call func()) {
 	})
 	client := &http.Client{Transport: rt}
 	return func() {
-		resp, err := client.Get(server.URL + "/prices/tea") //nolint:noctx // a context is what is measured
+		resp, err := client.Get(server.URL + "/prices/tea")
 		if err != nil {
 			tb.Fatal(err)
 		}
