@@ -3,10 +3,7 @@ package test
 import (
 	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"reflect"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -42,31 +39,6 @@ func TestGuaranteeTable(t *testing.T) {
 		{"`kafkapubsub`", kafkaCapabilities(t)},
 	})
 	generated(t, "../docs/guarantees.md", tableBegin, tableEnd, table)
-}
-
-// TestThePageOnPubsubNamesTestsThatExist looks for the tests that docs/pubsub.md gives as proof.
-func TestThePageOnPubsubNamesTestsThatExist(t *testing.T) {
-	page, err := os.ReadFile("../docs/pubsub.md")
-	require.NoError(t, err)
-	declaration := regexp.MustCompile(`(?m)^func (Test\w+)\(t \*testing\.T\)`)
-	exists := map[string]bool{}
-	for _, folder := range []string{"pubsub", "backend", "examples/workers", "test"} {
-		require.NoError(t, filepath.WalkDir("../"+folder, func(path string, _ os.DirEntry, err error) error {
-			if err != nil || !strings.HasSuffix(path, "_test.go") {
-				return err
-			}
-			source, err := os.ReadFile(path)
-			for _, found := range declaration.FindAllStringSubmatch(string(source), -1) {
-				exists[found[1]] = true
-			}
-			return err
-		}))
-	}
-	named := regexp.MustCompile("`(Test[A-Za-z]+)`").FindAllStringSubmatch(string(page), -1)
-	require.NotEmpty(t, named)
-	for _, name := range named {
-		require.True(t, exists[name[1]], "docs/pubsub.md names %s", name[1])
-	}
 }
 
 // natsCapabilities asks a driver on an embedded server.
