@@ -47,7 +47,8 @@ func (s *Store) Schema() string {
 // Migrate takes the steps that are missing, each entered in the table outbox_schema. It may be run again, and by several processes at
 // once, which take turns; it never drops anything.
 func (s *Store) Migrate(ctx context.Context) error {
-	err := s.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	// Where the schema changes outside the transaction, as in MySQL, those at the same step may lock each other out of the rows that it adds.
+	err := s.RetryTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		if s.dialect.migrateLock != "" {
 			if _, err := tx.ExecContext(ctx, s.sql(s.dialect.migrateLock)); err != nil {
 				return err
