@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,16 +15,16 @@ import (
 // slowLagger answers after a while, or not before its caller gives up.
 type slowLagger struct {
 	Receiver
-	asked int
-	takes time.Duration
-	lag   Lag
+	asked atomic.Int64
+	takes atomic.Int64 // nanoseconds
+	lag   atomic.Pointer[Lag]
 }
 
 func (l *slowLagger) Lag(ctx context.Context) (Lag, error) {
-	l.asked++
+	l.asked.Add(1)
 	select {
-	case <-time.After(l.takes):
-		return l.lag, nil
+	case <-time.After(time.Duration(l.takes.Load())):
+		return *l.lag.Load(), nil
 	case <-ctx.Done():
 		return Lag{}, errors.New("no answer")
 	}
@@ -31,7 +32,9 @@ func (l *slowLagger) Lag(ctx context.Context) (Lag, error) {
 
 func TestTheLagIsAskedForOnlyWhileItIsReadAndNobodyWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := &slowLagger{takes: time.Second, lag: Lag{Waiting: 7, Unsettled: 2}}
+		l := &slowLagger{}
+		l.takes.Store(int64(time.Second))
+		l.lag.Store(&Lag{Waiting: 7, Unsettled: 2})
 		w := newLagWatch(l)
 		begun := time.Now()
 		for range 1000 {
@@ -46,26 +49,26 @@ func TestTheLagIsAskedForOnlyWhileItIsReadAndNobodyWaits(t *testing.T) {
 		}
 		waiting, unsettled := after(time.Second)
 		require.Equal(t, []float64{7, 2}, []float64{waiting, unsettled})
-		require.Equal(t, 1, l.asked, "a thousand readers, one question")
+		require.EqualValues(t, 1, l.asked.Load(), "a thousand readers, one question")
 
 		_, _ = after(time.Minute)
-		require.InDelta(t, 16, l.asked, 1, "every four seconds")
+		require.InDelta(t, 16, l.asked.Load(), 1, "every four seconds")
 		_, _ = after(time.Hour)
-		asked := l.asked
-		require.Less(t, asked, 55, "nobody reads for an hour")
-		l.lag = Lag{Waiting: 8, Unsettled: -1}
+		asked := l.asked.Load()
+		require.Less(t, asked, int64(55), "nobody reads for an hour")
+		l.lag.Store(&Lag{Waiting: 8, Unsettled: -1})
 		waiting, unsettled = after(2 * time.Second) // the last look has had it asked again
 		require.InDelta(t, 8, waiting, 0)
 		require.True(t, math.IsNaN(unsettled), "what the broker does not tell")
 
-		l.takes = time.Hour // the broker hangs
+		l.takes.Store(int64(time.Hour)) // the broker hangs
 		<-time.After(lagStale + lagEvery)
 		waiting, _ = w.look()
 		require.True(t, math.IsNaN(waiting), "too old to be told")
 		w.end()
 		synctest.Wait()
-		asked = l.asked
+		asked = l.asked.Load()
 		_, _ = after(time.Hour)
-		require.Equal(t, asked, l.asked, "after the end")
+		require.Equal(t, asked, l.asked.Load(), "after the end")
 	})
 }
