@@ -120,11 +120,10 @@ func run(ctx context.Context, out io.Writer, o options) error {
 		return fmt.Errorf("there is no area %q", o.area)
 	}
 	r := report{Head: fmt.Sprintf("%s, %d cores, %s, median of %d rounds", runtime.Version(), runtime.GOMAXPROCS(0), time.Now().Format(time.DateOnly), o.rounds)}
+	var failed error
 	for _, p := range wanted {
 		a, err := find(p, o)
-		if err != nil {
-			return err
-		}
+		failed = errors.Join(failed, err)
 		r.Areas = append(r.Areas, a)
 	}
 	if o.cases && slices.ContainsFunc(r.Areas, func(a area) bool { return a.suite != nil }) {
@@ -132,13 +131,10 @@ func run(ctx context.Context, out io.Writer, o options) error {
 			return err
 		}
 	}
-	if err := r.print(out); err != nil {
-		return err
-	}
-	return r.write(o)
+	return errors.Join(r.print(out), r.write(o), failed)
 }
 
-// find measures an area.
+// find measures an area. With an error it still has what could be measured.
 func find(p page, o options) (a area, err error) {
 	a.page = p
 	if o.rounds > 0 {
@@ -146,16 +142,14 @@ func find(p page, o options) (a area, err error) {
 			return a, err
 		}
 		all := slices.DeleteFunc(bench.Cases(), func(c bench.Case) bool { return c.Area != p.name })
-		if a.Rows, a.Skipped, err = measure(all, o.rounds); err != nil {
-			return a, err
-		}
+		a.Rows, a.Skipped, err = measure(all, o.rounds)
 		a.Reached = compare(a.Rows)
 	}
 	if p.name == bench.Cache && o.reads > 0 {
 		ratios, skipped := bench.Ratios(o.reads, ratioRuns)
 		a.Ratios, a.Skipped = ratios, append(a.Skipped, skipped...)
 	}
-	return a, nil
+	return a, err
 }
 
 // ratioRuns is how often each cache is put through a trace; the mean counts.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -31,32 +32,58 @@ type ratioRow struct {
 }
 
 // measure goes through all cases in each round, so that a disturbance of the machine touches floors and subjects alike. What cannot
-// run here is left out, with the reason.
+// run here is skipped, with the reason; so is what fails twice in a row, which is an error, too.
 func measure(all []bench.Case, rounds int) (rows []row, skipped []error, err error) {
 	all, skipped = runnable(all)
 	times := make([][]float64, len(all))
-	rows = make([]row, len(all))
+	measured := make([]row, len(all))
+	broken := make([]error, len(all))
 	for range rounds {
 		for i, c := range all {
-			result := testing.Benchmark(c.Run)
-			if result.N == 0 {
-				return nil, nil, fmt.Errorf("%s, %s: the benchmark failed; see go test -bench in the folder bench", c.Name, c.Subject)
+			if broken[i] != nil {
+				continue
+			}
+			result, err := once(c)
+			if err != nil {
+				broken[i] = err
+				continue
 			}
 			times[i] = append(times[i], nsOp(result))
-			rows[i].AllocsOp, rows[i].LoadsOp = result.AllocsPerOp(), result.Extra[bench.LoadsMetric]
+			measured[i].AllocsOp, measured[i].LoadsOp = result.AllocsPerOp(), result.Extra[bench.LoadsMetric]
 		}
 	}
-	var floor float64
+	floors := map[string]float64{}
 	for i, c := range all {
+		if broken[i] != nil {
+			continue
+		}
 		slices.Sort(times[i])
 		median := times[i][len(times[i])/2]
 		if c.Subject == bench.Floor {
-			floor = median
+			floors[c.Name] = median
 		}
-		rows[i].Area, rows[i].Case, rows[i].Subject = c.Area, c.Name, c.Subject
-		rows[i].NsOp, rows[i].Floor, rows[i].RatioToFloor = median, floor, median/floor
+		measured[i].Area, measured[i].Case, measured[i].Subject, measured[i].NsOp = c.Area, c.Name, c.Subject, median
 	}
-	return rows, skipped, nil
+	for _, r := range measured {
+		floor, ok := floors[r.Case]
+		if !ok {
+			continue // without a floor there is nothing to compare with
+		}
+		r.Floor, r.RatioToFloor = floor, r.NsOp/floor
+		rows = append(rows, r)
+	}
+	broken = slices.DeleteFunc(broken, func(err error) bool { return err == nil })
+	return rows, append(skipped, broken...), errors.Join(broken...)
+}
+
+// once runs a benchmark, and once more if it fails: those of servers can be disturbed by what else the machine does.
+func once(c bench.Case) (testing.BenchmarkResult, error) {
+	for range 2 {
+		if result := testing.Benchmark(c.Run); result.N > 0 {
+			return result, nil
+		}
+	}
+	return testing.BenchmarkResult{}, fmt.Errorf("%s, %s: the benchmark failed twice; see go test -bench in the folder bench", c.Name, c.Subject)
 }
 
 // nsOp is the time of an operation, or the quantile that the case reports in its place.

@@ -76,3 +76,32 @@ func TestAPageWithoutMarksIsRefusedAndLeftAlone(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "nothing", string(shown))
 }
+
+func TestABenchmarkThatFailsIsTriedAgainAndOtherwiseNamedBesideWhatWasMeasured(t *testing.T) {
+	works := func(b *testing.B) {
+		for b.Loop() {
+			_ = b.N
+		}
+	}
+	fails := func(b *testing.B) { b.FailNow() }
+	var tried int
+	failsOnce := func(b *testing.B) {
+		if tried++; tried == 1 {
+			b.FailNow()
+		}
+		works(b)
+	}
+	rows, skipped, err := measure([]bench.Case{
+		{Name: "steady", Subject: bench.Floor, Run: works},
+		{Name: "steady", Subject: bench.Ours, Run: failsOnce},
+		{Name: "steady", Subject: "peer 1.0", Run: fails},
+		{Name: "unfounded", Subject: bench.Floor, Run: fails},
+		{Name: "unfounded", Subject: bench.Ours, Run: works},
+	}, 2)
+	require.Len(t, rows, 2, "without its floor a subject has no row")
+	require.Equal(t, []string{bench.Floor, bench.Ours}, []string{rows[0].Subject, rows[1].Subject})
+	require.Positive(t, rows[1].RatioToFloor)
+	require.Len(t, skipped, 2)
+	require.ErrorContains(t, err, "steady, peer 1.0: the benchmark failed twice")
+	require.ErrorContains(t, err, "unfounded, floor: the benchmark failed twice")
+}
