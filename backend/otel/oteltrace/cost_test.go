@@ -5,10 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"slices"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
@@ -29,12 +26,16 @@ func tracing(tb testing.TB, sampler sdk.Sampler) *oteltrace.Tracer {
 	return oteltrace.New(provider)
 }
 
-// remote is a call of a service over HTTP on this machine, the fastest remote call there is, by a client and a server as they are
-// given: with spans on both sides, or with none.
-func remote(tb testing.TB, t *oteltrace.Tracer) (call func()) {
+// price is a service which answers at once.
+func price() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /prices/{item}", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "£2.55") })
-	var h http.Handler = mux
+	return mux
+}
+
+// remote is a call of a service over HTTP on this machine, the fastest remote call there is: with spans on both sides, or with none.
+func remote(tb testing.TB, t *oteltrace.Tracer) (call func()) {
+	h := price()
 	transport := &http.Transport{}
 	var rt http.RoundTripper = transport
 	if t != nil {
@@ -56,61 +57,62 @@ func remote(tb testing.TB, t *oteltrace.Tracer) (call func()) {
 	}
 }
 
-// processorTime is what the process has used, which a busy machine does not lengthen as it does the time that passes.
-func processorTime() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		panic(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+// direct is a transport to a handler in the same process which costs next to nothing, so that what the spans cost shows.
+type direct struct{ h http.Handler }
+
+var answer = &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}
+
+func (d direct) RoundTrip(r *http.Request) (*http.Response, error) {
+	d.h.ServeHTTP(nowhere{}, r)
+	return answer, nil
 }
 
-// ratio is how many times as much work with is as without: the median of rounds in which they take turns.
-func ratio(rounds, calls int, without, with func()) float64 {
-	took := func(fn func()) float64 {
-		start := processorTime()
-		for range calls {
-			fn()
-		}
-		return float64(processorTime() - start)
+type nowhere struct{}
+
+func (nowhere) Header() http.Header         { return nil }
+func (nowhere) Write(p []byte) (int, error) { return len(p), nil }
+func (nowhere) WriteHeader(int)             {}
+func (nowhere) Flush()                      {}
+
+// local is that call without the network between the two sides.
+func local(tb testing.TB, t *oteltrace.Tracer) (call func()) {
+	var rt http.RoundTripper = direct{price()}
+	if t != nil {
+		rt = t.Transport(direct{t.Middleware(price())})
 	}
-	took(without)
-	took(with)
-	all := make([]float64, rounds)
-	for i := range all {
-		if i%2 == 0 {
-			first := took(without)
-			all[i] = took(with) / first
-		} else {
-			first := took(with)
-			all[i] = first / took(without)
+	r := httptest.NewRequest(http.MethodGet, "http://127.0.0.1:8080/prices/tea", nil)
+	return func() {
+		if resp, err := rt.RoundTrip(r); err != nil || resp != answer {
+			tb.Fatal(resp, err)
 		}
 	}
-	slices.Sort(all)
-	return all[rounds/2]
 }
 
-// BenchmarkRemoteCall measures a remote call without spans, with spans of which none is sampled, and with all of them recorded.
-// The metric is the ratio to a call without, measured by turns.
-func BenchmarkRemoteCall(b *testing.B) {
-	alone := remote(b, nil)
-	b.Run("alone", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			alone()
-		}
-	})
-	for _, c := range []struct {
-		name    string
-		sampler sdk.Sampler
-	}{{"not sampled", sdk.NeverSample()}, {"recorded", sdk.AlwaysSample()}} {
-		b.Run(c.name, func(b *testing.B) {
-			traced := remote(b, tracing(b, c.sampler))
+// BenchmarkRemoteCall measures a remote call without spans, and with spans on both sides of which none or all are sampled. The network
+// makes it uneven; BenchmarkBothSpans has what the spans add.
+func BenchmarkRemoteCall(b *testing.B) { measure(b, remote) }
+
+// BenchmarkBothSpans measures the same with no network, where the call alone costs next to nothing.
+func BenchmarkBothSpans(b *testing.B) { measure(b, local) }
+
+func measure(b *testing.B, make func(testing.TB, *oteltrace.Tracer) func()) {
+	run := func(t *oteltrace.Tracer) func(b *testing.B) {
+		return func(b *testing.B) {
+			call := make(b, t)
 			b.ReportAllocs()
 			for b.Loop() {
-				traced()
+				call()
 			}
-			b.ReportMetric(ratio(41, 50, alone, traced), "×alone")
-		})
+		}
 	}
+	b.Run("alone", run(nil))
+	b.Run("none sampled", run(tracing(b, sdk.NeverSample())))
+	b.Run("all sampled", run(tracing(b, sdk.AlwaysSample())))
+}
+
+// TestACallThatIsNotSampledDoesNotPayForAttributes: what a span would tell is put together for spans that are recorded.
+func TestACallThatIsNotSampledDoesNotPayForAttributes(t *testing.T) {
+	allocs := func(tracer *oteltrace.Tracer) float64 { return testing.AllocsPerRun(1000, local(t, tracer)) }
+	alone := allocs(nil)
+	require.LessOrEqual(t, allocs(tracing(t, sdk.NeverSample()))-alone, 22.0)
 }

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 
 	"go.opentelemetry.io/otel/attribute"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
@@ -32,19 +33,16 @@ type transport struct {
 
 // RoundTrip implements http.RoundTripper.
 func (c *transport) RoundTrip(r *http.Request) (resp *http.Response, err error) {
-	name, attrs := method(r.Method)
-	attrs = append(attrs, semconv.URLFull(public(r.URL)), semconv.ServerAddress(r.URL.Hostname()))
-	if port := portOf(r.URL.Scheme, r.URL.Port()); port > 0 {
-		attrs = append(attrs, semconv.ServerPort(port))
+	name, as := method(r.Method)
+	ctx, span := c.t.tracer.Start(r.Context(), name, asClient, trace.WithAttributes(as, semconv.ServerAddress(r.URL.Hostname())))
+	if span.IsRecording() {
+		span.SetAttributes(sending(r)...)
 	}
-	if n := retry.Attempt(r.Context()); n > 1 {
-		attrs = append(attrs, semconv.HTTPRequestResendCount(n-1))
-	}
-	ctx, span := c.t.tracer.Start(r.Context(), name, asClient, trace.WithAttributes(attrs...))
 	returned := false
 	defer func() { end(span, err, returned) }()
 	sent := r.WithContext(ctx)
-	if sent.Header = r.Header.Clone(); sent.Header == nil {
+	// The values stay those of r: Set replaces them whole.
+	if sent.Header = maps.Clone(r.Header); sent.Header == nil {
 		sent.Header = http.Header{}
 	}
 	c.t.wire.Inject(ctx, headers(sent.Header))
@@ -54,6 +52,18 @@ func (c *transport) RoundTrip(r *http.Request) (resp *http.Response, err error) 
 	}
 	returned = true
 	return resp, err
+}
+
+// sending is what else a recorded span tells of a request as the client sees it.
+func sending(r *http.Request) []attribute.KeyValue {
+	attrs := append(make([]attribute.KeyValue, 0, usual), semconv.URLFull(public(r.URL)))
+	if port := portOf(r.URL.Scheme, r.URL.Port()); port > 0 {
+		attrs = append(attrs, semconv.ServerPort(port))
+	}
+	if n := retry.Attempt(r.Context()); n > 1 {
+		attrs = append(attrs, semconv.HTTPRequestResendCount(n-1))
+	}
+	return original(attrs, r.Method)
 }
 
 // CloseIdleConnections hands the call of http.Client on.
@@ -71,15 +81,18 @@ func (t *Tracer) Middleware(next http.Handler) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx := t.wire.Extract(r.Context(), headers(r.Header))
-		name, attrs := method(r.Method)
-		ctx, span := t.tracer.Start(ctx, name, asServer, trace.WithAttributes(served(attrs, r)...))
+		name, as := method(r.Method)
+		ctx, span := t.tracer.Start(ctx, name, asServer, trace.WithAttributes(as, semconv.URLPath(r.URL.Path)))
+		if span.IsRecording() {
+			span.SetAttributes(serving(r)...)
+		}
 		noted := &writer{ResponseWriter: w}
 		r = r.WithContext(ctx)
 		returned := false
 		defer func() {
 			if r.Pattern != "" && span.IsRecording() {
 				route := routeOf(r.Pattern)
-				span.SetName(name + " " + route)
+				span.SetName(spanName(name, r.Pattern, route))
 				span.SetAttributes(semconv.HTTPRoute(route))
 			}
 			if returned {
@@ -92,8 +105,8 @@ func (t *Tracer) Middleware(next http.Handler) http.Handler {
 	})
 }
 
-// served adds the attributes of a request as the server sees it.
-func served(attrs []attribute.KeyValue, r *http.Request) []attribute.KeyValue {
+// serving is what else a recorded span tells of a request as the server sees it.
+func serving(r *http.Request) []attribute.KeyValue {
 	scheme := "http"
 	if r.TLS != nil {
 		scheme = "https"
@@ -102,14 +115,14 @@ func served(attrs []attribute.KeyValue, r *http.Request) []attribute.KeyValue {
 	if err != nil {
 		host = r.Host
 	}
-	attrs = append(attrs, semconv.URLPath(r.URL.Path), semconv.URLScheme(scheme))
+	attrs := append(make([]attribute.KeyValue, 0, usual), semconv.URLScheme(scheme))
 	if host != "" {
 		attrs = append(attrs, semconv.ServerAddress(host))
 	}
 	if n := portOf(scheme, port); n > 0 {
 		attrs = append(attrs, semconv.ServerPort(n))
 	}
-	return attrs
+	return original(attrs, r.Method)
 }
 
 // routeOf is the path of a pattern, which may begin with a method and a host.
@@ -120,6 +133,14 @@ func routeOf(pattern string) string {
 		}
 	}
 	return pattern
+}
+
+// spanName is method and route. Most patterns say just that.
+func spanName(method, pattern, route string) string {
+	if len(pattern) == len(method)+1+len(route) && strings.HasPrefix(pattern, method) {
+		return pattern
+	}
+	return method + " " + route
 }
 
 func answered(span trace.Span, status, failures int) {
@@ -171,22 +192,30 @@ func canonical(key string) string {
 	}
 }
 
-// method gives the name of the span, too: there are few, whatever clients send.
-func method(m string) (name string, attrs []attribute.KeyValue) {
-	if m == "" {
-		m = http.MethodGet
+// method gives the name of the span, and the attribute: there are few, whatever clients send.
+func method(m string) (name string, attr attribute.KeyValue) {
+	switch {
+	case m == "":
+		return http.MethodGet, semconv.HTTPRequestMethodGet
+	case methods[m]:
+		return m, semconv.HTTPRequestMethodKey.String(m)
+	default:
+		return "HTTP", semconv.HTTPRequestMethodOther
 	}
-	attrs = make([]attribute.KeyValue, 0, 8)
-	if methods[m] {
-		return m, append(attrs, semconv.HTTPRequestMethodKey.String(m))
+}
+
+// original adds a method that method has hidden.
+func original(attrs []attribute.KeyValue, m string) []attribute.KeyValue {
+	if m == "" || methods[m] {
+		return attrs
 	}
-	if len(m) > maxMethod {
-		m = m[:maxMethod]
-	}
-	return "HTTP", append(attrs, semconv.HTTPRequestMethodOther, semconv.HTTPRequestMethodOriginal(m))
+	return append(attrs, semconv.HTTPRequestMethodOriginal(m[:min(len(m), maxMethod)]))
 }
 
 const maxMethod = 64
+
+// usual is how many attributes are added to most spans of HTTP that are recorded.
+const usual = 4
 
 // public is a URL without what may be secret.
 func public(u *url.URL) string {
