@@ -95,10 +95,10 @@ func BenchmarkRemoteCall(b *testing.B) { measure(b, remote) }
 // BenchmarkBothSpans measures the same with no network, where the call alone costs next to nothing.
 func BenchmarkBothSpans(b *testing.B) { measure(b, local) }
 
-func measure(b *testing.B, make func(testing.TB, *oteltrace.Tracer) func()) {
+func measure(b *testing.B, prepare func(testing.TB, *oteltrace.Tracer) func()) {
 	run := func(t *oteltrace.Tracer) func(b *testing.B) {
 		return func(b *testing.B) {
-			call := make(b, t)
+			call := prepare(b, t)
 			b.ReportAllocs()
 			for b.Loop() {
 				call()
