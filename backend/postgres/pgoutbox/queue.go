@@ -2,14 +2,13 @@ package pgoutbox
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/backstay-go/backstay/outbox"
-	"github.com/backstay-go/backstay/pubsub"
+	"github.com/backstay-go/backstay/outbox/sqloutbox"
 )
 
 // Lease implements outbox.Queue, in one round trip, which is one transaction.
@@ -104,20 +103,8 @@ func scanRecord(rows pgx.Rows) (outbox.Record, error) {
 		return r, err
 	}
 	m.Time = time.Unix(0, sent)
-	var err error
-	if m.Header, err = decodeHeader(header); err != nil {
-		return r, fmt.Errorf("message %d: header: %w", r.Seq, err)
-	}
+	m.Header, r.Fault = sqloutbox.DecodeHeader(header)
 	return r, nil
-}
-
-// decodeHeader reads what encodeHeader has written.
-func decodeHeader(text string) (h pubsub.Header, err error) {
-	if text == "" {
-		return nil, nil
-	}
-	err = json.Unmarshal([]byte(text), &h)
-	return h, err
 }
 
 // planned has the server plan a statement each time it is executed. A plan that is kept, made while the table was small, would read all
@@ -190,7 +177,7 @@ func columns(failed []outbox.Failure) []any {
 	lanes, heads, attempts, delays := numbers[:n], numbers[n:2*n], numbers[2*n:3*n], numbers[3*n:]
 	for i, f := range failed {
 		lanes[i], heads[i], attempts[i] = f.Record.Lane, f.Record.Seq, int64(f.Record.Attempts)
-		errs[i], delays[i], parked[i] = clean(f.Err.Error()), f.Delay.Milliseconds(), f.Parked
+		errs[i], delays[i], parked[i] = sqloutbox.ErrorText(f.Err), f.Delay.Milliseconds(), f.Parked
 	}
 	return []any{lanes, heads, attempts, errs, delays, parked}
 }
