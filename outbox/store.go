@@ -23,6 +23,8 @@ type Record struct {
 	Attempts int
 	// Message is what is published, with its ID and Time filled in.
 	Message pubsub.Message
+	// Fault is why the stored message cannot be read, nil as a rule. A relay parks it instead of publishing what is left of it.
+	Fault error
 }
 
 // Bucket is the part that the record belongs to, from 0 to Buckets-1.
@@ -128,7 +130,8 @@ type Queue interface {
 	// Release gives up the buckets of l that are still held under their epoch. An owner left with none is no longer alive.
 	Release(ctx context.Context, l Leases) error
 	// Fetch returns up to limit messages of the buckets in l, by Seq. Messages of a lane that is parked, or whose delay has
-	// not passed, are left out: all of a lane, judged at one moment. It changes nothing.
+	// not passed, are left out: all of a lane, judged at one moment. A message that cannot be read is no error of Fetch, which would
+	// stop all keys, but a record with a Fault. It changes nothing.
 	Fetch(ctx context.Context, l Leases, limit int) ([]Record, error)
 	// Settle removes what was published and records what failed, in one transaction. Records in a bucket that l no longer
 	// holds under its epoch are left untouched, and the error then matches ErrFenced.

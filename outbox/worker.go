@@ -64,7 +64,11 @@ func (w *worker) round(ctx context.Context) result {
 	}
 	published, failed := w.publish(ctx, cfg, records)
 	next := w.prefetch(ctx, cfg, records, published)
-	w.ahead = next.wait(w.settle(ctx, cfg, published, failed))
+	settled := w.settle(ctx, cfg, published, failed)
+	w.ahead = next.wait(settled)
+	if !settled {
+		return trouble // the batch will be published once more: not in a hot loop
+	}
 	if len(published) > 0 {
 		w.pause, w.penalty = pollMin, pollMin
 	}
@@ -206,10 +210,11 @@ func (w *worker) publish(ctx context.Context, cfg RelayConfig, records []Record)
 			}
 			var call []Record
 			call, wave = take(wave, blocked, w.width)
+			call, unreadable := readable(call)
 			taken, refused := w.send(ctx, cfg, call)
 			published = join(published, taken)
-			failed = append(failed, refused...)
-			for _, f := range refused {
+			failed = append(append(failed, unreadable...), refused...)
+			for _, f := range failed {
 				blocked[f.Record.Lane] = true
 			}
 			if len(published) == 0 && len(refused) > 0 {
@@ -265,6 +270,21 @@ func take(wave []Record, blocked map[int64]bool, n int) (call, rest []Record) {
 		}
 	}
 	return call, nil
+}
+
+// readable takes out of a call what the store could not read. That is parked at once: no publisher is to blame, and trying again helps nobody.
+func readable(call []Record) (rest []Record, parked []Failure) {
+	if !slices.ContainsFunc(call, func(r Record) bool { return r.Fault != nil }) {
+		return call, nil
+	}
+	for _, r := range call {
+		if r.Fault == nil {
+			rest = append(rest, r)
+		} else {
+			parked = append(parked, Failure{Record: r, Err: r.Fault, Parked: true})
+		}
+	}
+	return rest, parked
 }
 
 // send makes one call of the publisher. It is not cut short by ctx: what is in the publisher's hands at shutdown is finished.
@@ -390,7 +410,7 @@ func (w *worker) settle(ctx context.Context, cfg RelayConfig, published []Record
 		w.fail("settle", err)
 		if errors.Is(err, ErrFenced) {
 			w.fenced.Add(1)
-			w.renewed = time.Time{} // find out at once what is still held
+			w.giveUp(ctx)
 			return false
 		}
 		if ctx.Err() != nil {
@@ -398,6 +418,15 @@ func (w *worker) settle(ctx context.Context, cfg RelayConfig, published []Record
 		}
 		sleep(ctx, pause, nil)
 	}
+}
+
+// giveUp releases all leases after one was lost. Those still held are free for others meanwhile, should it be this relay that is at fault.
+func (w *worker) giveUp(ctx context.Context) {
+	if err := w.queue.Release(ctx, w.leases); err != nil {
+		w.fail("release", err)
+	}
+	w.hold(Leases{Owner: w.leases.Owner})
+	w.renewed = time.Time{}
 }
 
 // report counts failures and tells the hook once they are recorded.

@@ -265,6 +265,36 @@ func TestF10_PoisonHead(t *testing.T) {
 	check(t, msgs, perKey(), 0)
 }
 
+// A stored header that cannot be read stops its key and no other: the message is parked with its error, and a person mends it.
+func TestUnreadableHeaderIsParked(t *testing.T) {
+	kinds(t, func(t *testing.T, kind string) {
+		s, pool, url := newDatabase(t, pgoutbox.Config{})
+		write(t, outbox.New(s, outbox.Config{}), 1, 3)
+		_, err := pool.Exec(t.Context(), `UPDATE backstay_outbox SET header = '{"torn' WHERE id = '7/2'`)
+		require.NoError(t, err)
+		var p outboxtest.Publisher
+		parked := make(chan outbox.Failure, 1)
+		run(t, queue(t, url, kind), &p, quick("relay"), outbox.OnFailure(func(f outbox.Failure) { parked <- f }))
+		arrived(t, &p, keys*3-2)
+		f := <-parked
+		require.True(t, f.Parked)
+		require.ErrorContains(t, f.Err, "header cannot be read")
+
+		list, err := s.Parked(t.Context(), 0, 10)
+		require.NoError(t, err)
+		require.Len(t, list, 1)
+		require.Equal(t, "7/2", list[0].Record.Message.ID)
+		require.Contains(t, list[0].Reason, "header cannot be read")
+		n, err := s.Edit(t.Context(), list[0].Record.Seq, list[0].Record.Message)
+		require.NoError(t, err)
+		require.Equal(t, 1, n)
+		_, err = s.Requeue(t.Context(), list[0].Record.Seq)
+		require.NoError(t, err)
+		empty(t, s)
+		check(t, p.Messages(), 3, 0)
+	})
+}
+
 // The clocks of the nodes are an hour before or behind the database's: only the latter counts. The database's clock is put forward
 // and back, which to the nodes is the same as theirs being wrong.
 func TestF11_ClocksThatDiffer(t *testing.T) {

@@ -11,7 +11,6 @@ import (
 
 	"github.com/backstay-go/backstay/backend/postgres/internal/pgtest"
 	"github.com/backstay-go/backstay/backend/postgres/pgoutbox"
-	"github.com/backstay-go/backstay/outbox"
 )
 
 // soak is how long the soak goes on, and how many kills it has at least.
@@ -80,34 +79,4 @@ func TestSoakUnderKillsAndCuts(t *testing.T) {
 		time.Since(began).Round(time.Second), kills, cuts, w.count.Load(), doubtful, len(msgs), repeated)
 	require.Greater(t, w.count.Load(), int64(least), "there was something to lose")
 	require.LessOrEqual(t, repeated, (kills+3*cuts)*quick("").Batch, "repetitions")
-}
-
-// A relay dies by SIGKILL: no lease outlives its length by the database's clock, and then another relay has its keys.
-func TestTakeoverAfterKill(t *testing.T) {
-	kinds(t, func(t *testing.T, kind string) {
-		s, pool, url := newDatabase(t, pgoutbox.Config{})
-		dir := t.TempDir()
-		p := openFile(t, dir)
-		write(t, outbox.New(s, outbox.Config{}), 1, 1)
-		cmd := child(t, url, dir, kind, "never")
-		empty(t, s)
-		run(t, queue(t, url, kind), p, quick("successor"))
-		owners := func() (n int) {
-			require.NoError(t, pool.QueryRow(t.Context(), "SELECT count(DISTINCT owner) FROM backstay_outbox_leases").Scan(&n))
-			return n
-		}
-		pgtest.Eventually(t, "both relays have their share", func() bool { return owners() == 2 })
-		kill(cmd)
-		killed := time.Now()
-		var left int64
-		require.NoError(t, pool.QueryRow(t.Context(), "SELECT max(expires_at) - floor(date_part('epoch', clock_timestamp()) * 1000)::bigint "+
-			"FROM backstay_outbox_leases").Scan(&left))
-		require.LessOrEqual(t, left, quick("").Lease.Milliseconds(), "no lease is longer than it says")
-		write(t, outbox.New(s, outbox.Config{}), 2, 2)
-		pgtest.Eventually(t, "one owner", func() bool { return owners() == 1 })
-		took := time.Since(killed)
-		empty(t, s)
-		check(t, p.messages(t), 2, quick("").Batch)
-		t.Logf("taken over %v after the kill, with a lease of %v", took.Round(time.Millisecond), quick("").Lease)
-	})
 }

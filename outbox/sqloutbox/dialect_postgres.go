@@ -86,7 +86,7 @@ func (s *Store) insertArrays(ctx context.Context, tx *sql.Tx, records []outbox.R
 	var lanes, ids, topics, keys, headers, payloads, sent array
 	for _, r := range records {
 		m := r.Message
-		header, err := encodeHeader(m.Header)
+		header, err := EncodeHeader(m.Header)
 		if err != nil {
 			return fmt.Errorf("sqloutbox: insert: %w", err)
 		}

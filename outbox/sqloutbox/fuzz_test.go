@@ -1,9 +1,10 @@
-package sqloutbox
+package sqloutbox_test
 
 import (
 	"maps"
 	"testing"
 
+	"github.com/backstay-go/backstay/outbox/sqloutbox"
 	"github.com/backstay-go/backstay/pubsub"
 )
 
@@ -13,15 +14,15 @@ func FuzzDecodeHeader(f *testing.F) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		h, err := decodeHeader(text)
+		h, err := sqloutbox.DecodeHeader(text)
 		if err != nil {
 			return
 		}
-		again, err := encodeHeader(h)
+		again, err := sqloutbox.EncodeHeader(h)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if back, err := decodeHeader(again); err != nil || !maps.Equal(back, h) {
+		if back, err := sqloutbox.DecodeHeader(again); err != nil || !maps.Equal(back, h) {
 			t.Fatalf("%q became %q (%v)", h, back, err)
 		}
 	})
@@ -36,11 +37,11 @@ func FuzzHeaderComesBack(f *testing.F) {
 		if m.Validate() != nil {
 			return
 		}
-		text, err := encodeHeader(m.Header)
+		text, err := sqloutbox.EncodeHeader(m.Header)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if back, err := decodeHeader(text); err != nil || !maps.Equal(back, m.Header) {
+		if back, err := sqloutbox.DecodeHeader(text); err != nil || !maps.Equal(back, m.Header) {
 			t.Fatalf("%q became %q (%v)", m.Header, back, err)
 		}
 	})

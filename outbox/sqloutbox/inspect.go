@@ -53,7 +53,7 @@ func (s *Store) Edit(ctx context.Context, seq int64, m pubsub.Message) (int, err
 	if err := m.Validate(); err != nil {
 		return 0, fmt.Errorf("sqloutbox: edit: %w", err)
 	}
-	header, err := encodeHeader(m.Header)
+	header, err := EncodeHeader(m.Header)
 	if err != nil {
 		return 0, fmt.Errorf("sqloutbox: edit: %w", err)
 	}

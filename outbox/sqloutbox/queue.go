@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/backstay-go/backstay/outbox"
@@ -233,7 +232,7 @@ func (s *Store) hold(ctx context.Context, tx *sql.Tx, failed []outbox.Failure) e
 		args := make([]any, 0, 6*len(chunk))
 		for _, f := range chunk {
 			r := f.Record
-			args = append(args, r.Lane, r.Seq, r.Attempts, clean(f.Err.Error()), f.Delay.Milliseconds(), f.Parked)
+			args = append(args, r.Lane, r.Seq, r.Attempts, ErrorText(f.Err), f.Delay.Milliseconds(), f.Parked)
 		}
 		query := s.bind(s.text.hold + rowList(s.text.holdRow, len(chunk)) + s.text.holdReplace)
 		if _, err := tx.ExecContext(ctx, query, args...); err != nil {
@@ -241,12 +240,6 @@ func (s *Store) hold(ctx context.Context, tx *sql.Tx, failed []outbox.Failure) e
 		}
 	}
 	return nil
-}
-
-// clean makes the text of an error one that every database stores: valid UTF-8 without zero bytes. A failure that cannot be recorded
-// would be repeated for ever.
-func clean(text string) string {
-	return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
 }
 
 // Backlog implements outbox.Queue. It counts up to 100 000 pending messages, and none that the low-water mark hides.

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -16,7 +15,6 @@ import (
 
 	"github.com/backstay-go/backstay/configdata"
 	"github.com/backstay-go/backstay/outbox"
-	"github.com/backstay-go/backstay/pubsub"
 )
 
 // maxRows bounds one INSERT. Its parameters stay far below the limit of every database, and a longer text gains nothing.
@@ -225,7 +223,7 @@ func (s *Store) Insert(ctx context.Context, tx *sql.Tx, records []outbox.Record)
 		args := make([]any, 0, 7*len(chunk))
 		for _, r := range chunk {
 			m := r.Message
-			header, err := encodeHeader(m.Header)
+			header, err := EncodeHeader(m.Header)
 			if err != nil {
 				return fmt.Errorf("sqloutbox: insert: %w", err)
 			}
@@ -249,15 +247,6 @@ func (s *Store) bind(text string) string {
 // rowList is n rows of a VALUES clause.
 func rowList(row string, n int) string { return row + strings.Repeat(", "+row, n-1) }
 
-// encodeHeader is the JSON of h, or empty for an empty one.
-func encodeHeader(h pubsub.Header) (string, error) {
-	if len(h) == 0 {
-		return "", nil
-	}
-	text, err := json.Marshal(h)
-	return string(text), err
-}
-
 // nonNil keeps a driver from storing NULL.
 func nonNil(b []byte) []byte {
 	if b == nil {
@@ -280,20 +269,8 @@ func scanRecord(rows *sql.Rows, more ...any) (outbox.Record, error) {
 		r.Attempts = 0
 	}
 	m.Time = time.Unix(0, sent)
-	var err error
-	if m.Header, err = decodeHeader(header); err != nil {
-		return r, fmt.Errorf("message %d: header: %w", r.Seq, err)
-	}
+	m.Header, r.Fault = DecodeHeader(header)
 	return r, nil
-}
-
-// decodeHeader reads what encodeHeader has written.
-func decodeHeader(text string) (h pubsub.Header, err error) {
-	if text == "" {
-		return nil, nil
-	}
-	err = json.Unmarshal([]byte(text), &h)
-	return h, err
 }
 
 // in is a list of integers for IN (…). As literals they need no parameters, of which a statement may have only so many.

@@ -2,7 +2,6 @@ package pgoutbox
 
 import (
 	"context"
-	"strings"
 
 	"github.com/backstay-go/backstay/outbox"
 	"github.com/backstay-go/backstay/outbox/sqloutbox"
@@ -31,9 +30,4 @@ func (s *Store) Skip(ctx context.Context, seqs ...int64) (n int, err error) {
 func (s *Store) Edit(ctx context.Context, seq int64, m pubsub.Message) (n int, err error) {
 	err = s.portable(func(p *sqloutbox.Store) error { n, err = p.Edit(ctx, seq, m); return err })
 	return n, err
-}
-
-// clean makes the text of an error one that PostgreSQL stores: valid UTF-8 without zero bytes.
-func clean(text string) string {
-	return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
 }

@@ -2,7 +2,6 @@ package pgoutbox
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -10,18 +9,37 @@ import (
 
 	"github.com/backstay-go/backstay/outbox"
 	"github.com/backstay-go/backstay/outbox/sqloutbox"
-	"github.com/backstay-go/backstay/pubsub"
 )
 
-// Lease implements outbox.Queue.
-func (s *Store) Lease(ctx context.Context, owner string, ttl time.Duration) (l outbox.Leases, err error) {
-	err = s.portable(func(p *sqloutbox.Store) error { l, err = p.Lease(ctx, owner, ttl); return err })
-	return l, err
+// Lease implements outbox.Queue, in one round trip, which is one transaction.
+func (s *Store) Lease(ctx context.Context, owner string, ttl time.Duration) (outbox.Leases, error) {
+	l := outbox.Leases{Owner: owner}
+	var batch pgx.Batch
+	batch.Queue(s.text.lockLeases) // relays that lease at the same time take turns here
+	batch.Queue(s.text.bury, owner)
+	batch.Queue(s.text.join, owner, ttl.Milliseconds())
+	batch.Queue(s.text.share).QueryRow(func(row pgx.Row) error { return row.Scan(&l.Share) })
+	batch.Queue(s.text.take, owner, ttl.Milliseconds()).Query(func(rows pgx.Rows) error {
+		var bucket int
+		var epoch int64
+		_, err := pgx.ForEachRow(rows, []any{&bucket, &epoch}, func() error { l.Epochs[bucket] = epoch; return nil })
+		return err
+	})
+	if err := s.pool.SendBatch(ctx, &batch).Close(); err != nil {
+		return outbox.Leases{}, fmt.Errorf("pgoutbox: lease: %w", err)
+	}
+	return l, nil
 }
 
-// Release implements outbox.Queue.
+// Release implements outbox.Queue, in one round trip, which is one transaction.
 func (s *Store) Release(ctx context.Context, l outbox.Leases) error {
-	return s.portable(func(p *sqloutbox.Store) error { return p.Release(ctx, l) })
+	var batch pgx.Batch
+	batch.Queue(s.text.give, l.Owner, l.Epochs[:])
+	batch.Queue(s.text.dead, l.Owner)
+	if err := s.pool.SendBatch(ctx, &batch).Close(); err != nil {
+		return fmt.Errorf("pgoutbox: release: %w", err)
+	}
+	return nil
 }
 
 // Backlog implements outbox.Queue. It counts up to 100 000 pending messages.
@@ -85,20 +103,8 @@ func scanRecord(rows pgx.Rows) (outbox.Record, error) {
 		return r, err
 	}
 	m.Time = time.Unix(0, sent)
-	var err error
-	if m.Header, err = decodeHeader(header); err != nil {
-		return r, fmt.Errorf("message %d: header: %w", r.Seq, err)
-	}
+	m.Header, r.Fault = sqloutbox.DecodeHeader(header)
 	return r, nil
-}
-
-// decodeHeader reads what encodeHeader has written.
-func decodeHeader(text string) (h pubsub.Header, err error) {
-	if text == "" {
-		return nil, nil
-	}
-	err = json.Unmarshal([]byte(text), &h)
-	return h, err
 }
 
 // planned has the server plan a statement each time it is executed. A plan that is kept, made while the table was small, would read all
@@ -116,7 +122,8 @@ func (s *Store) Settle(ctx context.Context, l outbox.Leases, published []outbox.
 	var batch pgx.Batch
 	batch.Queue(s.text.inOrder)
 	if len(published) > 0 {
-		batch.Queue(s.text.remove, l.Owner, l.Epochs[:], seqs(published)).QueryRow(see)
+		first, last := runs(published)
+		batch.Queue(s.text.remove, l.Owner, l.Epochs[:], first, last).QueryRow(see)
 	}
 	if len(failed) > 0 { // after the messages ahead of them in their lanes have gone
 		batch.Queue(s.text.hold, append([]any{l.Owner, l.Epochs[:]}, columns(failed)...)...).QueryRow(see)
@@ -150,6 +157,19 @@ func seqs(records []outbox.Record) []int64 {
 	return list
 }
 
+// runs are the stretches of numbers without a gap in records, which are in order. A number of a stretch is a message of records and can be
+// no other, so that the server need not look up each. Relays that share the work have shorter ones.
+func runs(records []outbox.Record) (first, last []int64) {
+	for i, r := range records {
+		if i == 0 || r.Seq != last[len(last)-1]+1 {
+			first, last = append(first, r.Seq), append(last, r.Seq)
+			continue
+		}
+		last[len(last)-1] = r.Seq
+	}
+	return first, last
+}
+
 // columns are the arrays of the holds to make.
 func columns(failed []outbox.Failure) []any {
 	n := len(failed)
@@ -157,7 +177,7 @@ func columns(failed []outbox.Failure) []any {
 	lanes, heads, attempts, delays := numbers[:n], numbers[n:2*n], numbers[2*n:3*n], numbers[3*n:]
 	for i, f := range failed {
 		lanes[i], heads[i], attempts[i] = f.Record.Lane, f.Record.Seq, int64(f.Record.Attempts)
-		errs[i], delays[i], parked[i] = clean(f.Err.Error()), f.Delay.Milliseconds(), f.Parked
+		errs[i], delays[i], parked[i] = sqloutbox.ErrorText(f.Err), f.Delay.Milliseconds(), f.Parked
 	}
 	return []any{lanes, heads, attempts, errs, delays, parked}
 }

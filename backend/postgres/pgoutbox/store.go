@@ -3,7 +3,6 @@ package pgoutbox
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -20,7 +19,6 @@ import (
 	"github.com/backstay-go/backstay/configdata"
 	"github.com/backstay-go/backstay/outbox"
 	"github.com/backstay-go/backstay/outbox/sqloutbox"
-	"github.com/backstay-go/backstay/pubsub"
 )
 
 // rollbackTimeout bounds a rollback, which is made although the caller's context may have ended.
@@ -214,7 +212,7 @@ func (s *Store) Insert(ctx context.Context, tx pgx.Tx, records []outbox.Record) 
 }
 
 func insertOne(ctx context.Context, tx pgx.Tx, text string, r outbox.Record) error {
-	header, err := encodeHeader(r.Message.Header)
+	header, err := sqloutbox.EncodeHeader(r.Message.Header)
 	if err != nil {
 		return err
 	}
@@ -230,7 +228,7 @@ func insertMany(ctx context.Context, tx pgx.Tx, text string, records []outbox.Re
 	ids, topics, keys, headers := words[:n], words[n:2*n], words[2*n:3*n], words[3*n:]
 	for i, r := range records {
 		m := r.Message
-		header, err := encodeHeader(m.Header)
+		header, err := sqloutbox.EncodeHeader(m.Header)
 		if err != nil {
 			return err
 		}
@@ -264,15 +262,6 @@ func (s *Store) dueToNotify() bool {
 	}
 	now, last := int64(time.Since(s.started))+1, s.notified.Load()
 	return (last == 0 || now-last >= int64(s.config.NotifyEvery)) && s.notified.CompareAndSwap(last, now)
-}
-
-// encodeHeader is the JSON of h, or empty for an empty one.
-func encodeHeader(h pubsub.Header) (string, error) {
-	if len(h) == 0 {
-		return "", nil
-	}
-	text, err := json.Marshal(h)
-	return string(text), err
 }
 
 // nonNil keeps the driver from storing NULL.

@@ -6,6 +6,7 @@ import "strings"
 type texts struct {
 	insertOne, insertOneNotify, insertMany, insertManyNotify, lockKeys string
 
+	lockLeases, bury, join, share, take, give, dead                         string
 	inOrder, fetch, fetchExcept, backlog, remove, hold, next, last, writers string
 	claim, result, save, forget, listen                                     string
 }
@@ -23,9 +24,11 @@ func textsOf(prefix string) texts {
 		// Locked in the order of the buckets, as Lease locks them. A lease that was lost while this waited is judged anew.
 		held = "held AS MATERIALIZED (SELECT bucket FROM {p}outbox_leases WHERE owner = $1 AND epoch <> 0 AND epoch = ($2::bigint[])[bucket + 1]" +
 			" ORDER BY bucket FOR UPDATE)"
+		share   = "(SELECT (63 + count(*)) / count(*) FROM {p}outbox_relays)" // of 64 buckets, rounded up
 		mask    = "(SELECT COALESCE(bit_or(1::bigint << bucket::int), 0) FROM held)"
 		anyHeld = "(SELECT EXISTS (SELECT 1 FROM {p}outbox_holds))"
 		inMask  = "(" + mask + " >> (lane & 63)::int) & 1 = 1"
+		runs    = "unnest($3::bigint[], $4::bigint[]) AS r (first, last)"
 	)
 	fill := func(text string) string {
 		return strings.NewReplacer("{p}", prefix, "{channel}", channel(prefix)).Replace(text)
@@ -47,11 +50,22 @@ func textsOf(prefix string) texts {
 		insertOne: fill(one), insertOneNotify: notify(one),
 		insertMany: fill(many), insertManyNotify: notify(many),
 		// The locks of two outboxes differ by the hash of the table's name.
-		lockKeys: fill("SELECT pg_advisory_xact_lock(lane # hashtextextended('{p}outbox', 0)) FROM unnest($1::bigint[]) AS lane"),
+		lockKeys:   fill("SELECT pg_advisory_xact_lock(lane # hashtextextended('{p}outbox', 0)) FROM unnest($1::bigint[]) AS lane"),
+		lockLeases: fill("SELECT count(*) FROM (SELECT 1 FROM {p}outbox_leases ORDER BY bucket FOR UPDATE) AS l"),
+		bury:       fill("DELETE FROM {p}outbox_relays WHERE owner = $1 OR expires_at <= " + now),
+		join:       fill("INSERT INTO {p}outbox_relays (owner, expires_at) VALUES ($1, " + now + " + $2)"),
+		share:      fill("SELECT " + share),
+		take: fill("WITH clock AS MATERIALIZED (SELECT " + now + " AS now), free AS (SELECT bucket FROM {p}outbox_leases, clock" +
+			" WHERE owner <> $1 AND expires_at <= now ORDER BY bucket" +
+			" LIMIT greatest(0, " + share + " - (SELECT count(*) FROM {p}outbox_leases WHERE owner = $1)))" +
+			" UPDATE {p}outbox_leases SET owner = $1, epoch = epoch + CASE WHEN owner = $1 THEN 0 ELSE 1 END," +
+			" expires_at = (SELECT now FROM clock) + $2 WHERE owner = $1 OR bucket IN (SELECT bucket FROM free) RETURNING bucket, epoch"),
+		give: fill("WITH " + held + " UPDATE {p}outbox_leases l SET owner = '', expires_at = 0 FROM held WHERE l.bucket = held.bucket"),
+		dead: fill("DELETE FROM {p}outbox_relays WHERE owner = $1 AND NOT EXISTS (SELECT 1 FROM {p}outbox_leases WHERE owner = $1)"),
 		// The planner knows nothing of the buckets and little of dead rows: it would read the whole table and sort it. This leaves it
 		// the index, in order, up to the limit. It holds until the end of the transaction.
 		inOrder: "SELECT set_config(name, 'off', true) FROM unnest(ARRAY['enable_seqscan', 'enable_bitmapscan', 'enable_sort'," +
-			" 'enable_hashjoin', 'enable_mergejoin']) AS name",
+			" 'enable_hashjoin', 'enable_mergejoin', 'jit']) AS name",
 		backlog: fill("SELECT (SELECT count(*) FROM (SELECT 1 FROM {p}outbox WHERE seq > $1 ORDER BY seq LIMIT 100000) AS counted), " +
 			"(SELECT count(*) FROM {p}outbox_holds WHERE parked_at IS NOT NULL), " +
 			"COALESCE((SELECT " + now + " - stored_at FROM {p}outbox WHERE seq > $1 ORDER BY seq LIMIT 1), 0)"),
@@ -59,8 +73,9 @@ func textsOf(prefix string) texts {
 		// NOT IN a subquery looks up each row in a table of hashes; with an array in its place the server would search the whole of it.
 		fetchExcept: fetch(" AND o.seq NOT IN (SELECT unnest($4::bigint[]))"),
 		remove: fill("WITH " + held +
-			", gone AS (DELETE FROM {p}outbox o USING unnest($3::bigint[]) AS s (seq) WHERE o.seq = s.seq AND " + inMask + ")" +
-			", free AS (DELETE FROM {p}outbox_holds WHERE " + anyHeld + " AND seq = ANY($3::bigint[]) AND " + inMask + ") SELECT " + mask),
+			", gone AS (DELETE FROM {p}outbox o USING " + runs + " WHERE o.seq BETWEEN r.first AND r.last AND " + inMask + ")" +
+			", free AS (DELETE FROM {p}outbox_holds h USING " + runs + " WHERE " + anyHeld + " AND h.seq BETWEEN r.first AND r.last AND " +
+			inMask + ") SELECT " + mask),
 		hold: fill("WITH " + held + ", kept AS (INSERT INTO {p}outbox_holds (lane, seq, attempts, error, due_at, parked_at)" +
 			" SELECT lane, seq, attempts, error, " + now + " + delay, CASE WHEN parked THEN " + now + " END" +
 			" FROM unnest($3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::bigint[], $8::boolean[])" +
