@@ -51,6 +51,11 @@ func PostgreSQL() Dialect {
 	ended_ms   BIGINT NOT NULL,
 	PRIMARY KEY (saga_id, token)
 )`,
+		}, { // updated_ms changes with each step, and must not be in an index that has every instance
+			`DROP INDEX IF EXISTS {prefix}sagas_status`,
+			`CREATE INDEX IF NOT EXISTS {prefix}sagas_by_status ON {prefix}sagas (status)`,
+			`CREATE INDEX IF NOT EXISTS {prefix}sagas_ended ON {prefix}sagas (updated_ms)
+	WHERE status IN ('completed', 'compensated', 'aborted')`,
 		}},
 	}
 }
