@@ -86,8 +86,8 @@ func shares(v reflect.Value) bool {
 	case reflect.Slice:
 		return !v.IsNil()
 	case reflect.Struct:
-		for _, field := range v.Fields() {
-			if shares(field) {
+		for i := range v.NumField() { // v.Fields would allocate
+			if shares(v.Field(i)) {
 				return true
 			}
 		}

@@ -202,7 +202,8 @@ func (r *Runner) current() *session {
 	return r.session
 }
 
-// recorded tells everybody who wants to know of a change that is in the store; h is nil for one that was made by hand.
+// recorded tells everybody who wants to know of a change that is in the store; h is nil for one that was made by hand. Those who wait for
+// the end of an instance that is held are told when its slot is free.
 func (r *Runner) recorded(in Instance, e *Event, h *hold) {
 	if e != nil {
 		r.stats.count(in, *e)
@@ -217,8 +218,8 @@ func (r *Runner) recorded(in Instance, e *Event, h *hold) {
 			fn(in)
 		}
 	}
-	if !in.Status.Active() {
-		r.signal(in.ID, h)
+	if h == nil && !in.Status.Active() {
+		r.signal(in.ID, nil)
 	}
 }
 

@@ -22,7 +22,9 @@ type session struct {
 	mu      sync.Mutex
 	closed  bool
 	busy    int
-	busyIn  map[Ref]int // of the definitions that have a limit
+	busyIn  map[Ref]int   // of the definitions that have a limit
+	hungry  bool          // the claim loop would take more if there were slots
+	asking  chan struct{} // closed when the claim under way, which has slots reserved, is over
 	held    map[*hold]struct{}
 	here    map[string]*hold // the latest hold of each instance
 	watched time.Time        // when the watch looks next
@@ -104,7 +106,7 @@ func (s *session) claim(ctx context.Context) (found bool) {
 
 // claimOf claims instances of definitions that have no limit, or of one that has.
 func (s *session) claimOf(ctx context.Context, known []Ref) bool {
-	slots := s.take(s.r.Config().Concurrency, known[0])
+	slots := s.reserve(known[0])
 	if slots == 0 {
 		return false
 	}
@@ -115,7 +117,7 @@ func (s *session) claimOf(ctx context.Context, known []Ref) bool {
 	if err != nil {
 		s.r.trouble("Claim", err)
 	}
-	s.free(slots-len(ins), known[0])
+	s.settle(slots, len(ins), known[0])
 	for _, in := range ins {
 		go s.work(s.newHold(in, began))
 	}
@@ -134,11 +136,50 @@ func (s *session) survey(ctx context.Context) {
 	s.r.stats.unknown.Store(int64(len(ins)))
 }
 
-// take reserves up to n free slots for instances of a definition, or of those without a limit.
-func (s *session) take(n int, ref Ref) int {
-	limit := s.r.defs[ref].plan().limits.Concurrency
+// reserve takes all free slots for a claim, until settle.
+func (s *session) reserve(ref Ref) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	n := s.take(s.r.Config().Concurrency, ref)
+	if n == 0 {
+		s.hungry = true
+	} else {
+		s.asking = make(chan struct{})
+	}
+	return n
+}
+
+// settle gives back what a claim has reserved and does not need.
+func (s *session) settle(slots, needed int, ref Ref) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.give(slots-needed, ref)
+	s.hungry = s.hungry || needed == slots
+	close(s.asking)
+	s.asking = nil
+}
+
+// takeOne takes a slot for an instance that is to be started. A claim that is under way has all of them reserved, and mostly needs
+// none.
+func (s *session) takeOne(ctx context.Context, ref Ref) bool {
+	s.mu.Lock()
+	n, asking := s.take(1, ref), s.asking
+	s.mu.Unlock()
+	if n == 1 || asking == nil {
+		return n == 1
+	}
+	select {
+	case <-asking:
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.take(1, ref) == 1
+}
+
+// take reserves up to n free slots for instances of a definition, or of those without a limit. The caller has s.mu.
+func (s *session) take(n int, ref Ref) int {
+	limit := s.r.defs[ref].plan().limits.Concurrency
 	if s.closed {
 		return 0
 	}
@@ -154,20 +195,28 @@ func (s *session) take(n int, ref Ref) int {
 	return n
 }
 
-// free gives slots back and reports whether there had been none.
-func (s *session) free(n int, ref Ref) (wasFull bool) {
+// free gives a slot back, and wakes the claim loop if it has been waiting for one.
+func (s *session) free(ref Ref) {
 	limit := s.r.defs[ref].plan().limits.Concurrency
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	wasFull = s.busy >= s.r.Config().Concurrency || (limit > 0 && s.busyIn[ref] >= limit)
+	wake := s.hungry && (s.busy >= s.r.Config().Concurrency || (limit > 0 && s.busyIn[ref] >= limit))
+	s.hungry = s.hungry && !wake
+	s.give(1, ref)
+	s.mu.Unlock()
+	if wake {
+		s.r.Notify()
+	}
+}
+
+// give gives slots back. The caller has s.mu.
+func (s *session) give(n int, ref Ref) {
 	s.busy -= n
-	if limit > 0 {
+	if s.r.defs[ref].plan().limits.Concurrency > 0 {
 		s.busyIn[ref] -= n
 	}
 	if s.closed && s.busy == 0 && n > 0 {
 		close(s.idle)
 	}
-	return wasFull
 }
 
 // sleepUntil remembers the end of an instance's pause, so that the claim loop need not find it by polling.
@@ -205,11 +254,12 @@ func (s *session) forget(h *hold) {
 	s.mu.Unlock()
 }
 
-// drop frees the slot of a hold that is done with.
+// drop frees the slot of a hold that is done with, and then tells those who wait for the end of the instance: they may want the slot.
 func (s *session) drop(h *hold) {
 	s.forget(h)
 	s.r.stats.active.Add(-1)
-	if s.free(1, h.in.Ref) {
-		s.r.Notify() // the claim loop may be waiting for a slot
+	s.free(h.in.Ref)
+	if !h.in.Status.Active() {
+		s.r.signal(h.in.ID, h)
 	}
 }

@@ -41,15 +41,15 @@ func (r *Runner) start(ctx context.Context, in Instance, cached any) error {
 // create stores an instance, and holds it if this runner has a free slot; cached is the decoded form of its state, or nil.
 func (r *Runner) create(ctx context.Context, in Instance, cached any) (*session, *hold, error) {
 	s := r.current()
-	mine := s != nil && s.take(1, in.Ref) == 1
+	mine := s != nil && s.takeOne(ctx, in.Ref)
 	var lease time.Duration
 	if mine {
 		in.Owner, lease = r.owner, s.lease
 	}
 	began := time.Now()
 	created, err := r.store.Create(ctx, in, lease)
-	if mine && (err != nil || !created) && s.free(1, in.Ref) {
-		r.Notify()
+	if mine && (err != nil || !created) {
+		s.free(in.Ref)
 	}
 	switch {
 	case err != nil:

@@ -43,7 +43,7 @@ func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
 	if !ok {
 		return nil, errors.Join(fmt.Errorf("sqlite: the driver's connection is a %T, which lacks a method", opened), opened.Close())
 	}
-	return conn{full}, nil
+	return &conn{driverConn: full, patience: busyTimeout}, nil
 }
 
 // Driver returns the driver of the engine.
@@ -65,23 +65,34 @@ type driverConn interface {
 	Deserialize([]byte) error
 }
 
-type conn struct{ driverConn }
+// conn sets the engine's wait for a lock only when it has to be another one: a statement for it has to be parsed, and takes as long as a
+// step of a small transaction.
+type conn struct {
+	driverConn
+	patience time.Duration // the engine's wait
+	inTx     bool          // what is in a transaction needs none
+}
 
 // BeginTx waits for the write lock in short turns, between which it looks at ctx.
-func (c conn) BeginTx(ctx context.Context, opts driver.TxOptions) (tx driver.Tx, err error) {
+func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	begin, wait := c.beginInTurns, turn
 	if opts.ReadOnly {
-		return c.driverConn.BeginTx(ctx, opts)
+		begin, wait = c.driverConn.BeginTx, busyTimeout
 	}
-	if err := c.setBusyTimeout(turn); err != nil {
+	if err := c.wait(wait); err != nil {
 		return nil, err
 	}
-	defer func() {
-		if restoreErr := c.setBusyTimeout(busyTimeout); restoreErr != nil && err == nil {
-			tx, err = nil, errors.Join(restoreErr, tx.Rollback())
-		}
-	}()
+	begun, err := begin(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
+	c.inTx = true
+	return tx{begun, c}, nil
+}
+
+func (c *conn) beginInTurns(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
 	for begun := time.Now(); ; {
-		tx, err = c.driverConn.BeginTx(ctx, opts)
+		tx, err := c.driverConn.BeginTx(ctx, opts)
 		if err == nil || !isBusy(err) || time.Since(begun) >= busyTimeout {
 			return tx, err
 		}
@@ -91,10 +102,102 @@ func (c conn) BeginTx(ctx context.Context, opts driver.TxOptions) (tx driver.Tx,
 	}
 }
 
-// setBusyTimeout is not bounded by the caller's context: it does not block, and a connection must not keep a wrong setting.
-func (c conn) setBusyTimeout(d time.Duration) error {
-	_, err := c.ExecContext(context.Background(), fmt.Sprintf("PRAGMA busy_timeout = %d", d.Milliseconds()), nil)
+// ExecContext implements driver.ExecerContext.
+func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	if err := c.alone(); err != nil {
+		return nil, err
+	}
+	return c.driverConn.ExecContext(ctx, query, args)
+}
+
+// QueryContext implements driver.QueryerContext.
+func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	if err := c.alone(); err != nil {
+		return nil, err
+	}
+	return c.driverConn.QueryContext(ctx, query, args)
+}
+
+// PrepareContext implements driver.ConnPrepareContext.
+func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+	if err := c.alone(); err != nil {
+		return nil, err
+	}
+	prepared, err := c.driverConn.PrepareContext(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	full, ok := prepared.(driverStmt)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("sqlite: the driver's statement is a %T, which lacks a method", prepared), prepared.Close())
+	}
+	return stmt{full, c}, nil
+}
+
+// alone has a statement outside of a transaction wait as long as it may take.
+func (c *conn) alone() error {
+	if c.inTx {
+		return nil
+	}
+	return c.wait(busyTimeout)
+}
+
+// wait is not bounded by the caller's context: it does not block, and a connection must not keep a wrong setting.
+func (c *conn) wait(d time.Duration) error {
+	if c.patience == d {
+		return nil
+	}
+	_, err := c.driverConn.ExecContext(context.Background(), fmt.Sprintf("PRAGMA busy_timeout = %d", d.Milliseconds()), nil)
+	if err == nil {
+		c.patience = d
+	}
 	return err
+}
+
+// driverStmt is what the driver's statements can do.
+type driverStmt interface {
+	driver.Stmt
+	driver.StmtExecContext
+	driver.StmtQueryContext
+}
+
+type stmt struct {
+	driverStmt
+	c *conn
+}
+
+// ExecContext implements driver.StmtExecContext.
+func (s stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
+	if err := s.c.alone(); err != nil {
+		return nil, err
+	}
+	return s.driverStmt.ExecContext(ctx, args)
+}
+
+// QueryContext implements driver.StmtQueryContext.
+func (s stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
+	if err := s.c.alone(); err != nil {
+		return nil, err
+	}
+	return s.driverStmt.QueryContext(ctx, args)
+}
+
+// tx is over when the driver says so, whatever it says: it leaves no transaction behind.
+type tx struct {
+	driver.Tx
+	c *conn
+}
+
+// Commit implements driver.Tx.
+func (t tx) Commit() error {
+	t.c.inTx = false
+	return t.Tx.Commit()
+}
+
+// Rollback implements driver.Tx.
+func (t tx) Rollback() error {
+	t.c.inTx = false
+	return t.Tx.Rollback()
 }
 
 func isBusy(err error) bool {

@@ -3,6 +3,7 @@ package sqlite_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -35,6 +36,52 @@ func TestOpenSetsEveryConnection(t *testing.T) {
 				require.NoError(t, conn.QueryRowContext(t.Context(), "PRAGMA "+pragma).Scan(&got))
 				require.EqualValues(t, want, got, pragma)
 			}
+		}
+	}
+}
+
+// The wait for a lock is another in a transaction, which looks at its context meanwhile, and what it was afterwards for every kind of
+// statement.
+func TestAStatementAfterATransactionWaitsForTheLock(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	db, other := open(t, path, sqlite.Config{}), open(t, path, sqlite.Config{})
+	_, err := other.ExecContext(t.Context(), "CREATE TABLE t (x)")
+	require.NoError(t, err)
+	conn, err := db.Conn(t.Context())
+	require.NoError(t, err)
+	defer func() { require.NoError(t, conn.Close()) }()
+	prepared, err := conn.PrepareContext(t.Context(), "INSERT INTO t VALUES (1)")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, prepared.Close()) }()
+	for name, insert := range map[string]func() error{
+		"text":     func() error { _, err := conn.ExecContext(t.Context(), "INSERT INTO t VALUES (1)"); return err },
+		"prepared": func() error { _, err := prepared.ExecContext(t.Context()); return err },
+		"query": func() error {
+			var x int
+			return conn.QueryRowContext(t.Context(), "INSERT INTO t VALUES (1) RETURNING x").Scan(&x)
+		},
+		"prepared query": func() error {
+			var x int
+			return prepared.QueryRowContext(t.Context()).Scan(&x)
+		},
+	} {
+		for _, commit := range []bool{true, false} {
+			tx, err := conn.BeginTx(t.Context(), nil)
+			require.NoError(t, err)
+			end := tx.Rollback
+			if commit {
+				end = tx.Commit
+			}
+			require.NoError(t, end())
+			lock, err := other.BeginTx(t.Context(), nil)
+			require.NoError(t, err)
+			released := time.AfterFunc(250*time.Millisecond, func() { _ = lock.Rollback() }) // several turns of a beginning transaction
+			err = insert()
+			if name == "prepared query" && errors.Is(err, sql.ErrNoRows) {
+				err = nil // it returns nothing
+			}
+			require.NoError(t, err, name)
+			require.False(t, released.Stop(), "%s: the lock was still held", name)
 		}
 	}
 }

@@ -24,7 +24,7 @@ func (s *Store) Claim(ctx context.Context, c saga.Claim) ([]saga.Instance, error
 	claimed := due[:0]
 	err = s.inTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		for _, in := range due {
-			n, err := affected(s.exec(ctx, tx, s.stmts.claim, c.Owner, millis(c.Lease), in.ID, in.Token))
+			n, err := affected(s.exec(ctx, tx, s.stmts.claim, c.Owner, millis(generous(c.Lease)), in.ID, in.Token))
 			if err != nil {
 				return err
 			}
@@ -85,7 +85,7 @@ func (s *Store) apply(ctx context.Context, tx *sql.Tx, t *saga.Transition) (bool
 func (s *Store) update(ctx context.Context, tx *sql.Tx, t *saga.Transition) (int64, error) {
 	p := t.Next
 	if p == nil {
-		return affected(tx.ExecContext(ctx, s.stmts.heartbeat, millis(t.Hold), t.ID, t.Token))
+		return affected(tx.ExecContext(ctx, s.stmts.heartbeat, millis(generous(t.Hold)), t.ID, t.Token))
 	}
 	marks, err := encode(p.Marks)
 	if err != nil {
@@ -98,12 +98,12 @@ func (s *Store) update(ctx context.Context, tx *sql.Tx, t *saga.Transition) (int
 			return n, err
 		}
 	}
-	args := append(make([]any, 0, 16), string(p.Status), string(p.Direction), p.Step, p.Attempt, p.Rejected, flag(p.Doubt), p.Cause,
+	args := append(make([]any, 0, 17), string(p.Status), string(p.Direction), p.Step, p.Attempt, p.Rejected, flag(p.Doubt), p.Cause,
 		p.Error, string(p.State), p.Awaits, int64(p.Timer), marks)
 	stmt := s.stmts.wait
 	switch {
 	case t.Hold > 0:
-		stmt, args = s.stmts.hold, append(args, millis(s.generous(t.Hold)))
+		stmt, args = s.stmts.hold, append(args, millis(t.Hold), millis(generous(t.Hold)))
 	case !p.Status.Active():
 		stmt = s.stmts.end
 	case t.AfterLease:
@@ -116,13 +116,8 @@ func (s *Store) update(ctx context.Context, tx *sql.Tx, t *saga.Transition) (int
 	return affected(s.exec(ctx, tx, stmt, append(args, t.ID, t.Token)...))
 }
 
-// generous is the lease to store, so that not every step has to extend it where that is dear.
-func (s *Store) generous(lease time.Duration) time.Duration {
-	if s.dialect.lean {
-		return lease + lease/8
-	}
-	return lease
-}
+// generous is the lease to store, so that not every step has to extend it, which would be a change of an index.
+func generous(lease time.Duration) time.Duration { return lease + lease/8 }
 
 // deliver adds an event to those an instance has received.
 func (s *Store) deliver(ctx context.Context, tx *sql.Tx, t *saga.Transition) (bool, error) {

@@ -1,10 +1,11 @@
 package sqlsaga
 
-// PostgreSQL is the dialect of PostgreSQL 12 and later. Its clock is the server's, read as each statement runs.
+// PostgreSQL is the dialect of PostgreSQL 12 and later. Its clock is the server's, read as it receives each statement: a time that
+// changed within a statement could not be looked up in an index.
 func PostgreSQL() Dialect {
 	return Dialect{
 		name:     "postgres",
-		now:      "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",
+		now:      "CAST(FLOOR(EXTRACT(EPOCH FROM statement_timestamp()) * 1000) AS BIGINT)",
 		insert:   "INSERT INTO ",
 		ignore:   " ON CONFLICT (id) DO NOTHING",
 		lock:     " FOR UPDATE",
@@ -51,6 +52,11 @@ func PostgreSQL() Dialect {
 	ended_ms   BIGINT NOT NULL,
 	PRIMARY KEY (saga_id, token)
 )`,
+		}, { // updated_ms changes with each step, and must not be in an index that has every instance
+			`DROP INDEX IF EXISTS {prefix}sagas_status`,
+			`CREATE INDEX IF NOT EXISTS {prefix}sagas_by_status ON {prefix}sagas (status)`,
+			`CREATE INDEX IF NOT EXISTS {prefix}sagas_ended ON {prefix}sagas (updated_ms)
+	WHERE status IN ('completed', 'compensated', 'aborted')`,
 		}},
 	}
 }

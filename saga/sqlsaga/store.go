@@ -89,7 +89,7 @@ func (s *Store) texts() statements {
 		step: text(`UPDATE {prefix}sagas SET step = ?, attempt = ?, rejected = ?, doubt = ?, error = ?, state = ?,
 			awaits = ?, timer_ns = ?, marks = ?, token = token + 1, updated_ms = {now}
 			WHERE id = ? AND token = ? AND status = ? AND direction = ? AND cause = ? AND due_ms >= {now} + ?`),
-		hold: text(`UPDATE {prefix}sagas SET ` + changed + `due_ms = {now} + ? WHERE id = ? AND token = ?`),
+		hold: text(`UPDATE {prefix}sagas SET ` + changed + `due_ms = CASE WHEN due_ms >= {now} + ? THEN due_ms ELSE {now} + ? END WHERE id = ? AND token = ?`),
 		wait: text(`UPDATE {prefix}sagas SET ` + changed + `owner = '', due_ms = {now} + ? WHERE id = ? AND token = ?`),
 		await: text(`UPDATE {prefix}sagas SET ` + changed + `owner = '',
 			due_ms = CASE WHEN mail > ? THEN {now} ELSE {now} + ? END WHERE id = ? AND token = ?`),
@@ -152,7 +152,7 @@ func (s *Store) create(
 	}
 	n, err := affected(exec(ctx, in.ID, in.Name, in.Version, string(in.Status), string(in.Direction),
 		in.Step, in.Attempt, in.Rejected, flag(in.Doubt), in.Cause, in.Error, string(in.State), in.Owner, in.Parent, in.Awaits,
-		int64(in.Timer), marks, received, len(in.Received), millis(s.generous(lease))))
+		int64(in.Timer), marks, received, len(in.Received), millis(generous(lease))))
 	if err != nil {
 		return false, fmt.Errorf("sqlsaga: create instance %q: %w", in.ID, err)
 	}

@@ -109,6 +109,43 @@ func TestTheStoresShareTheirTables(t *testing.T) {
 	require.Zero(t, n, "nothing has ended")
 }
 
+// A step that leaves the lease as it is changes no column of an index, so that its row needs no new entries there; the lease is never
+// shorter than what is asked for.
+func TestAStepLeavesALeaseThatIsLongEnough(t *testing.T) {
+	t.Parallel()
+	s, pool := newStore(t, pgsaga.Config{})
+	db := stdlib.OpenDBFromPool(pool)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	other, err := sqlsaga.New(db, sqlsaga.PostgreSQL())
+	require.NoError(t, err)
+	for id, store := range map[string]saga.Store{"pgsaga": s, "sqlsaga": other} {
+		due := func() time.Duration {
+			in, _, err := store.Load(t.Context(), id)
+			require.NoError(t, err)
+			return in.Due.Sub(in.Created)
+		}
+		in := instance(t, id)
+		in.Owner = "node"
+		_, err := store.Create(t.Context(), in, time.Hour)
+		require.NoError(t, err)
+		first := due()
+		require.Equal(t, time.Hour+time.Hour/8, first)
+		hold := func(token int64, lease time.Duration) {
+			require.NoError(t, commit(t, store, saga.Transition{ID: id, Token: token, Next: moved(in, "2"), Hold: lease}))
+		}
+		hold(1, time.Hour)
+		require.Equal(t, first, due())
+		hold(2, 2*time.Hour)
+		require.GreaterOrEqual(t, due(), 2*time.Hour+time.Hour/4)
+		hold(3, time.Hour)
+		require.GreaterOrEqual(t, due(), 2*time.Hour, "it is not taken back")
+	}
+	var indexed int
+	require.NoError(t, pool.QueryRow(t.Context(), `SELECT count(*) FROM pg_indexes WHERE tablename = 'backstay_sagas'
+		AND indexdef LIKE '%updated_ms%' AND indexdef NOT LIKE '%WHERE%'`).Scan(&indexed))
+	require.Zero(t, indexed, "updated_ms changes with each step")
+}
+
 // A commit of many kinds of changes records each that fits, in whatever order they come, and an instance may be in it twice.
 func TestACommitFencesEachChangeAlone(t *testing.T) {
 	t.Parallel()

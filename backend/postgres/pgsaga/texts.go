@@ -36,7 +36,8 @@ var (
 const columns = `s.id, s.definition, s.version, s.status, s.direction, s.step, s.attempt, s.rejected, s.doubt, s.cause, s.error, s.state,
 	s.owner, s.parent, s.awaits, s.timer_ns, s.marks, s.received, s.token, s.due_ms, s.created_ms, s.updated_ms`
 
-// texts are the statements, with the prefix filled in.
+// texts are the statements, with the prefix filled in. A lease is stored an eighth longer, and extended only when less than all of it is
+// left: so most steps change no column that is in an index, and need no new entries there.
 type texts struct {
 	createOne, createMany, commitOne, commitMany, beatOne, beatMany string
 
@@ -45,13 +46,13 @@ type texts struct {
 
 func textsOf(prefix string) texts {
 	fill := func(text string) string {
-		return strings.NewReplacer("{p}", prefix, "{now}", "floor(date_part('epoch', statement_timestamp()) * 1000)::bigint").Replace(text)
+		return strings.NewReplacer("{p}", prefix, "{lease}", "t.pause + t.pause / 8", "{now}", "floor(date_part('epoch', statement_timestamp()) * 1000)::bigint").Replace(text)
 	}
 	create := func(from string) string {
 		return fill(`INSERT INTO {p}sagas (id, definition, version, status, direction, step, attempt, rejected, doubt, cause, error,
 			state, owner, parent, awaits, timer_ns, marks, received, mail, token, due_ms, created_ms, updated_ms)
 			SELECT id, definition, version, status, direction, step, attempt, rejected, doubt, cause, error, state, owner, parent,
-			awaits, timer_ns, marks, received, mail, 1, {now} + pause, {now}, {now} FROM ` + from + ` ON CONFLICT (id) DO NOTHING RETURNING id`)
+			awaits, timer_ns, marks, received, mail, 1, {now} + {lease}, {now}, {now} FROM ` + from + ` ON CONFLICT (id) DO NOTHING RETURNING id`)
 	}
 	// The change and its line of history are one statement, so that they are one commit without a transaction round them.
 	commit := func(from string) string {
@@ -59,7 +60,8 @@ func textsOf(prefix string) texts {
 			rejected = t.rejected, doubt = t.doubt, cause = t.cause, error = t.error, state = t.state, awaits = t.awaits,
 			timer_ns = t.timer_ns, marks = t.marks, token = s.token + 1, updated_ms = {now},
 			owner = CASE WHEN t.kind = 0 THEN s.owner ELSE '' END,
-			due_ms = CASE t.kind WHEN 2 THEN s.due_ms WHEN 3 THEN NULL ELSE {now} + CASE WHEN s.mail > t.seen THEN 0 ELSE t.pause END END
+			due_ms = CASE WHEN t.kind = 2 OR t.kind = 0 AND s.due_ms >= {now} + t.pause THEN s.due_ms WHEN t.kind = 0 THEN {now} + {lease}
+			WHEN t.kind = 3 THEN NULL WHEN s.mail > t.seen THEN {now} ELSE {now} + t.pause END
 			FROM ` + from + ` WHERE s.id = t.id AND s.token = t.token
 			RETURNING s.id, t.token, s.updated_ms, t.e_step, t.e_direction, t.e_attempt, t.e_outcome, t.e_error, t.e_owner, t.e_took),
 			e AS (INSERT INTO {p}saga_events (saga_id, token, step, direction, attempt, outcome, error, owner, started_ms, ended_ms)
@@ -68,7 +70,7 @@ func textsOf(prefix string) texts {
 			SELECT id FROM u`)
 	}
 	beat := func(from string) string {
-		return fill(`UPDATE {p}sagas AS s SET due_ms = {now} + t.pause, updated_ms = {now} FROM ` + from +
+		return fill(`UPDATE {p}sagas AS s SET due_ms = {now} + {lease}, updated_ms = {now} FROM ` + from +
 			` WHERE s.id = t.id AND s.token = t.token RETURNING s.id`)
 	}
 	return texts{
@@ -76,13 +78,14 @@ func textsOf(prefix string) texts {
 		commitOne: commit(changes.one()), commitMany: commit(changes.many()),
 		beatOne: beat(beats.one()), beatMany: beat(beats.many()),
 		// A plan that was made while the table was small would go on reading all of it when it has grown. This leaves the planner the
-		// indexes, and holds until the end of the transaction.
-		inOrder: "SELECT set_config(name, 'off', true) FROM unnest(ARRAY['enable_seqscan', 'enable_bitmapscan', 'enable_sort'," +
-			" 'enable_hashjoin', 'enable_mergejoin']) AS name",
+		// indexes and has it plan once for all sizes of a batch, and holds until the end of the transaction.
+		inOrder: "SELECT set_config(name, value, true) FROM (VALUES ('enable_seqscan', 'off'), ('enable_bitmapscan', 'off')," +
+			" ('enable_sort', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off')," +
+			" ('plan_cache_mode', 'force_generic_plan')) AS s (name, value)",
 		claim: fill(`WITH due AS MATERIALIZED (SELECT id, due_ms FROM {p}sagas WHERE due_ms <= {now}
 			AND (definition, version) IN (SELECT * FROM unnest($3::text[], $4::bigint[])) ORDER BY due_ms LIMIT $5 FOR UPDATE SKIP LOCKED)
 			UPDATE {p}sagas AS s SET attempt = s.attempt + CASE WHEN s.owner <> '' THEN 1 ELSE 0 END,
-			doubt = CASE WHEN s.owner <> '' THEN 1 ELSE s.doubt END, owner = $1, token = s.token + 1, due_ms = {now} + $2::bigint, updated_ms = {now}
+			doubt = CASE WHEN s.owner <> '' THEN 1 ELSE s.doubt END, owner = $1, token = s.token + 1, due_ms = {now} + $2::bigint + $2::bigint / 8, updated_ms = {now}
 			FROM due WHERE s.id = due.id RETURNING ` + columns + `, due.due_ms`),
 		load: fill(`SELECT ` + columns + `, 0::bigint FROM {p}sagas AS s WHERE s.id = $1`),
 		name: fill(`SELECT definition FROM {p}sagas WHERE id = $1`),
