@@ -359,15 +359,17 @@ func (r *receiver) poll(ctx context.Context) {
 	}
 }
 
-// atMost is how many records are to be taken at a time: while there are lanes that have not begun, as many as the
-// metadata of a commit can tell of, for many lanes to begin together.
+// atMost is how many records are to be taken at a time: while there are lanes that have not begun, or none are assigned yet,
+// as many as the metadata of a commit can tell of, for many lanes to begin together.
 func (r *receiver) atMost() int {
+	begun := len(r.lanes) > 0
 	for _, l := range r.lanes {
-		if l.fresh {
-			return maxAhead + pollMost - r.driver.cfg.MaxAhead
-		}
+		begun = begun && !l.fresh
 	}
-	return pollMost
+	if begun {
+		return pollMost
+	}
+	return maxAhead + pollMost - r.driver.cfg.MaxAhead
 }
 
 // ingest takes in what a poll has brought, and returns the partitions of which enough is here.
