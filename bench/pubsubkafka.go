@@ -23,6 +23,7 @@ const (
 type rawKafka struct {
 	seeds    kgo.Opt
 	producer *kgo.Client
+	handle   func(pubsub.Message) // does nothing, which the compiler does not see
 }
 
 // openKafka has a cluster in this process, whose work is in the figures of all subjects.
@@ -30,7 +31,7 @@ func openKafka(b *testing.B, _ bool) *counter {
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
 	must(b, err)
 	b.Cleanup(cluster.Close)
-	r := &rawKafka{seeds: kgo.SeedBrokers(cluster.ListenAddrs()...)}
+	r := &rawKafka{seeds: kgo.SeedBrokers(cluster.ListenAddrs()...), handle: func(pubsub.Message) {}}
 	// Without lingering, as in our driver: what is in the buffer is sent when it may.
 	r.producer, err = kgo.NewClient(r.seeds, kgo.ProducerLinger(0), kgo.MetadataMaxAge(time.Minute))
 	must(b, err)
@@ -59,7 +60,9 @@ func (r *rawKafka) publish(b *testing.B, msgs []pubsub.Message) {
 	must(b, r.producer.Flush(context.Background()))
 }
 
-// consume commits what it has marked now and then, and in the end.
+// consume commits what it has marked now and then, and in the end. The client of every other broker gives headers as text;
+// this one leaves it to its user to find the ID among the headers, and to make texts of it and of the key, as a handler needs
+// them. The time of a message is that of its record, unlike in our driver, which reads a header.
 func (r *rawKafka) consume(b *testing.B, n int) {
 	client, err := kgo.NewClient(r.seeds, kgo.ConsumerGroup("raw"), kgo.ConsumeTopics(kafkaPrefix+brokerTopic), kgo.AutoCommitMarks(),
 		kgo.AutoCommitInterval(kafkaCommit), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
@@ -69,9 +72,20 @@ func (r *rawKafka) consume(b *testing.B, n int) {
 		must(b, fetches.Err())
 		fetches.EachRecord(func(record *kgo.Record) {
 			seen++
+			r.handle(readKafka(record))
 			client.MarkCommitRecords(record)
 		})
 	}
 	must(b, client.CommitMarkedOffsets(context.Background()))
 	client.Close()
+}
+
+func readKafka(record *kgo.Record) pubsub.Message {
+	m := pubsub.Message{Topic: brokerTopic, Key: string(record.Key), Payload: record.Value, Time: record.Timestamp}
+	for i := range record.Headers {
+		if h := &record.Headers[i]; h.Key == "ce_id" {
+			m.ID = string(h.Value)
+		}
+	}
+	return m
 }

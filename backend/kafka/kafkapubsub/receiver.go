@@ -62,7 +62,7 @@ func newReceiver(d *Driver, s pubsub.Subscription) *receiver {
 	return r
 }
 
-// pollMost is how many records are taken from the client at a time.
+// pollMost is how many records are taken from the client at a time, once all lanes have begun.
 const pollMost = 2048
 
 // Receive returns records that are here, or waits for the brokers.
@@ -114,7 +114,8 @@ func (r *receiver) noteDelivery(ctx context.Context) {
 	_ = r.commit(ctx, s, nil)
 }
 
-// deliver takes from the lanes in turn, at most a share of each, and reports whether one of them was fresh.
+// deliver takes from the lanes in turn, at most a share of each, and reports whether one of them was fresh. Of a fresh one
+// it takes a single record, so that one commit notes the beginning of many lanes.
 func (r *receiver) deliver(limit int) (ds []pubsub.Delivery, fresh bool) {
 	if len(r.queue) == 0 || !r.session.pulse.alive() {
 		return nil, false
@@ -127,7 +128,11 @@ func (r *receiver) deliver(limit int) (ds []pubsub.Delivery, fresh bool) {
 		l := r.queue[0]
 		r.queue = r.queue[1:]
 		l.queued = false
-		for share := max(limit/4, 1); share > 0 && len(ds) < limit; share-- {
+		share := max(limit/4, 1)
+		if l.fresh {
+			share = 1
+		}
+		for ; share > 0 && len(ds) < limit; share-- {
 			place, ok := l.take(r.depth)
 			if !ok {
 				break
@@ -334,7 +339,7 @@ func (r *receiver) doClose() error {
 
 // poll waits for records, and takes them in.
 func (r *receiver) poll(ctx context.Context) {
-	s, resume := r.session, r.resume
+	s, resume, most := r.session, r.resume, r.atMost()
 	r.resume = nil
 	ctx, r.stopPoll = context.WithCancel(ctx)
 	r.polling = true
@@ -342,7 +347,7 @@ func (r *receiver) poll(ctx context.Context) {
 	if len(resume) > 0 {
 		s.client.ResumeFetchPartitions(map[string][]int32{r.name: resume})
 	}
-	fetches := s.client.PollRecords(ctx, pollMost)
+	fetches := s.client.PollRecords(ctx, most)
 	r.mu.Lock()
 	r.stopPoll()
 	pause := r.ingest(s, fetches)
@@ -352,6 +357,19 @@ func (r *receiver) poll(ctx context.Context) {
 	if len(pause) > 0 {
 		s.client.PauseFetchPartitions(map[string][]int32{r.name: pause})
 	}
+}
+
+// atMost is how many records are to be taken at a time: while there are lanes that have not begun, or none are assigned yet,
+// as many as the metadata of a commit can tell of, for many lanes to begin together.
+func (r *receiver) atMost() int {
+	begun := len(r.lanes) > 0
+	for _, l := range r.lanes {
+		begun = begun && !l.fresh
+	}
+	if begun {
+		return pollMost
+	}
+	return maxAhead + pollMost - r.driver.cfg.MaxAhead
 }
 
 // ingest takes in what a poll has brought, and returns the partitions of which enough is here.

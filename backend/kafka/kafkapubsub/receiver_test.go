@@ -322,3 +322,17 @@ func TestSettleRefusesForeignTokens(t *testing.T) {
 	r := open(t, d, nil)
 	require.ErrorContains(t, r.Settle(soon(t), []pubsub.Verdict{{Token: 7, Kind: pubsub.Ack}}), "token 7")
 }
+
+func TestLanesBeginTogether(t *testing.T) {
+	t.Parallel()
+	const lanes = 8
+	d := newDriver(t, cluster(t), kafkapubsub.Config{Partitions: lanes, CommitInterval: time.Hour})
+	publish(t, d, numbers(800*lanes)...)
+	r := open(t, d, func(s *pubsub.Subscription) { s.Ordered = true })
+	begun := make(map[int]bool)
+	for _, got := range receive(t, r, lanes) {
+		begun[got.Lane] = true
+	}
+	require.Len(t, begun, lanes)
+	require.EqualValues(t, 1, d.Stats().Commits, "one for each lane takes as many round trips")
+}

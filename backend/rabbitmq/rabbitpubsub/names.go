@@ -22,6 +22,16 @@ func (c Config) unrouted(topic string) string {
 // kept is the queue of dead letters that nobody has read yet.
 func (c Config) kept(topic string) string { return short(c.Prefix + ":" + topic + "::kept") }
 
+// members is the queue that all members of an ordered group consume, to be counted, and wanting that of those which have too
+// few lanes. They get no messages.
+func (c Config) members(topic, group string) string {
+	return short(c.Prefix + ":" + topic + ":" + group + "::members")
+}
+
+func (c Config) wanting(topic, group string) string {
+	return short(c.Prefix + ":" + topic + ":" + group + "::wanting")
+}
+
 // queue is that of a group, or of one of its lanes. The first lane has the name that an unordered group would have, and
 // other arguments: the broker refuses to declare a group both ways.
 func (c Config) queue(topic, group string, lane int) string {

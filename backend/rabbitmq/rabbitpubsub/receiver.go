@@ -61,6 +61,9 @@ func newReceiver(d *Driver, l *link, sess *session, s pubsub.Subscription) *rece
 		r.wg.Go(src.run)
 	}
 	r.wg.Go(r.keepLeases)
+	if len(r.sources) > 1 {
+		r.wg.Go(r.shareLanes)
+	}
 	return r
 }
 

@@ -31,6 +31,7 @@ type source struct {
 	stream   *stream // nil while there is none
 	epoch    uint64
 	wanted   bool
+	kept     time.Duration // until when the lane is not given up
 	lostAcks int // acknowledgements on a stream that was lost, while there is no other
 }
 
@@ -63,6 +64,7 @@ func (s *source) kill() {
 	if st == nil || st.isDead() {
 		return
 	}
+	st.keep()
 	st.tell()
 	st.dead.Store(true)
 	s.r.buf.drop(func(h *held) bool { return h.stream == st })
@@ -243,7 +245,7 @@ func (f *flow) adjust() error {
 	r := f.r
 	r.mu.Lock()
 	active, prefetch := r.active, r.pace.prefetch()
-	confirm := f.stream.unconfirmed > 0 && r.now()-f.stream.confirmed > confirmEvery
+	confirm := !f.stream.yielding && f.stream.unconfirmed > 0 && r.now()-f.stream.confirmed > confirmEvery
 	r.mu.Unlock()
 	if r.sub.Ordered {
 		active, prefetch = true, min(r.sub.LaneDepth, maxPrefetch)
@@ -346,6 +348,13 @@ func (f *flow) confirm() error {
 // end closes the channel, after a round trip that confirms its acknowledgements.
 func (f *flow) end() {
 	f.r.mu.Lock()
+	handed := f.stream.yielding && f.stream.isDead()
+	f.r.mu.Unlock()
+	if handed {
+		_ = f.cancel(f.tag, f.deliveries)
+	}
+	f.r.mu.Lock()
+	f.stream.keep()
 	f.kill()
 	f.r.mu.Unlock()
 	if f.stream.unconfirmed > 0 {

@@ -55,6 +55,10 @@ type stream struct {
 	base    uint64  // tag of ring[head]
 	acking  []*held // acknowledged, and the broker not told
 	waiting int     // acknowledgements since the broker was told of any
+	open    int     // messages that are not settled
+
+	yielding   bool // the lane is being given up: the broker is told of no acknowledgements
+	yieldUntil time.Duration
 
 	prefetch    int
 	unconfirmed int // acknowledgements since the last round trip
@@ -90,13 +94,22 @@ func (st *stream) note(h *held) {
 		st.ring = append(st.ring, nil)
 	}
 	st.ring[i] = h
+	st.open++
 }
+
+// used reports whether a message has come.
+func (st *stream) used() bool { return st.base > 1 || len(st.ring) > 0 }
 
 // acked notes an acknowledgement.
 func (st *stream) acked(h *held) {
 	h.state = acked
 	st.unconfirmed++
+	st.open--
 	st.acking = append(st.acking, h)
+	if st.yielding {
+		st.handOver()
+		return
+	}
 	st.src.r.tellSoon()
 	if st.waiting++; st.waiting >= st.enough() {
 		st.tellFirst()
@@ -109,7 +122,7 @@ func (st *stream) enough() int { return max(min(tellMost, st.prefetch/4), 1) }
 
 // tell tells the broker of all acknowledgements.
 func (st *stream) tell() {
-	if len(st.acking) == 0 {
+	if len(st.acking) == 0 || st.yielding {
 		return
 	}
 	st.tellFirst()
@@ -156,6 +169,7 @@ func (st *stream) tellFirst() {
 // requeue gives back one message.
 func (st *stream) requeue(h *held) {
 	h.state, h.msg = back, pubsub.Message{}
+	st.open--
 	_ = st.ch.Nack(h.tag, false, true)
 }
 

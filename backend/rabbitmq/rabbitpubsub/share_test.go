@@ -1,0 +1,209 @@
+package rabbitpubsub_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/backstay-go/backstay/backend/rabbitmq/rabbitpubsub"
+	"github.com/backstay-go/backstay/pubsub"
+)
+
+// The members of an ordered group come to have about as many lanes each when one joins or leaves while messages flow. No
+// two messages of a key are handled at once, each first after those before it, and none twice.
+func TestGuaranteeMembersShareLanes(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		lanes              int
+		two, three, remain []int
+	}{
+		{6, []int{3, 3}, []int{2, 2, 2}, []int{3, 3}},
+		{4, []int{2, 2}, []int{1, 1, 2}, []int{2, 2}},
+	} {
+		t.Run(fmt.Sprintf("lanes=%d", c.lanes), func(t *testing.T) {
+			t.Parallel()
+			w := newWork(t, rabbitpubsub.Config{Lanes: c.lanes})
+			first := w.join(t, "first")
+			w.awaitShares(t, []int{c.lanes})
+			w.join(t, "second")
+			w.awaitShares(t, c.two)
+			w.join(t, "third")
+			w.awaitShares(t, c.three)
+			first()
+			w.awaitShares(t, c.remain)
+			w.finish(t)
+		})
+	}
+}
+
+// work is messages that flow, and what becomes of them.
+type work struct {
+	d    *driver
+	cfg  rabbitpubsub.Config
+	keys []string
+	stop chan struct{}
+	done chan struct{} // closed when publishing has stopped
+
+	mu        sync.Mutex
+	published int
+	handled   int
+	again     int
+	next      map[string]int
+	running   map[string]string
+	owner     map[int]string // of a lane: who handled its latest message
+	faults    []string
+}
+
+func newWork(t *testing.T, cfg rabbitpubsub.Config) *work {
+	t.Helper()
+	cfg.Prefix = freshPrefix()
+	w := &work{
+		d: newDriver(t, shared(t), cfg), cfg: cfg, stop: make(chan struct{}), done: make(chan struct{}),
+		next: make(map[string]int), running: make(map[string]string), owner: make(map[int]string),
+	}
+	require.NoError(t, open(t, w.d, ordered).Close())
+	for n, perLane := 0, make(map[int]int); len(w.keys) < 4*cfg.Lanes; n++ {
+		key := strconv.Itoa(n)
+		if lane := rabbitpubsub.Lane(cfg, key); perLane[lane] < 4 {
+			perLane[lane]++
+			w.keys = append(w.keys, key)
+		}
+	}
+	go w.publish()
+	t.Cleanup(w.halt)
+	return w
+}
+
+// publish keeps the queues filled.
+func (w *work) publish() {
+	defer close(w.done)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for n := 0; ; n++ {
+		for {
+			select {
+			case <-w.stop:
+				return
+			case <-tick.C:
+			}
+			w.mu.Lock()
+			ahead := w.published - w.handled
+			w.mu.Unlock()
+			if ahead < 100*len(w.keys) {
+				break
+			}
+		}
+		batch := make([]pubsub.Message, len(w.keys))
+		for i, key := range w.keys {
+			batch[i] = message(fmt.Sprintf("%s/%d", key, n), key)
+			batch[i].Payload = []byte(strconv.Itoa(n))
+		}
+		errs := w.d.Publish(context.Background(), batch)
+		w.mu.Lock()
+		if errs != nil {
+			w.faults = append(w.faults, fmt.Sprint(errs))
+		}
+		w.published += len(batch)
+		w.mu.Unlock()
+	}
+}
+
+func (w *work) halt() {
+	select {
+	case <-w.stop:
+	default:
+		close(w.stop)
+	}
+	<-w.done
+}
+
+// join adds a member, with connections of its own.
+func (w *work) join(t *testing.T, name string) (leave func()) {
+	t.Helper()
+	d := newDriver(t, w.d.url, w.cfg)
+	bus := pubsub.New(d.Driver) // which remembers no queues to delete while others consume them
+	c, err := bus.Open(soon(t), pubsub.Subscription{Topic: "t", Group: "g", Ordered: true})
+	require.NoError(t, err)
+	ended := make(chan error, 1)
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() { ended <- c.Run(ctx, func(_ context.Context, m pubsub.Message) error { return w.handle(name, m) }) }()
+	leave = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(leave)
+	return leave
+}
+
+func (w *work) handle(name string, m pubsub.Message) error {
+	n, err := strconv.Atoi(string(m.Payload))
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	if other := w.running[m.Key]; other != "" {
+		w.faults = append(w.faults, fmt.Sprintf("%s: %s has begun while %s handles the key", m.ID, name, other))
+	}
+	w.running[m.Key] = name
+	w.owner[rabbitpubsub.Lane(w.cfg, m.Key)] = name
+	switch next := w.next[m.Key]; {
+	case n > next:
+		w.faults = append(w.faults, fmt.Sprintf("%s came to %s, before number %d", m.ID, name, next))
+	case n < next:
+		w.again++
+	default:
+		w.handled++
+		w.next[m.Key]++
+	}
+	w.mu.Unlock()
+	<-time.After(rand.N(time.Millisecond)) // the work
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.running[m.Key] = ""
+	return nil
+}
+
+// awaitShares returns when the members have so many lanes, in ascending order.
+func (w *work) awaitShares(t *testing.T, want []int) {
+	t.Helper()
+	var shares []int
+	require.Eventually(t, func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		count := make(map[string]int)
+		for _, name := range w.owner {
+			count[name]++
+		}
+		shares = shares[:0]
+		for _, n := range count {
+			shares = append(shares, n)
+		}
+		slices.Sort(shares)
+		return slices.Equal(shares, want)
+	}, patience, 10*time.Millisecond, "the members do not come to have %v lanes", want)
+}
+
+// finish fails unless everything that was published was handled as it should be.
+func (w *work) finish(t *testing.T) {
+	t.Helper()
+	w.halt()
+	require.Eventually(t, func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.handled == w.published
+	}, patience, 10*time.Millisecond, "messages are lost")
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	require.Empty(t, w.faults)
+	require.Zero(t, w.again, "messages that were handled twice")
+	t.Logf("%d messages", w.handled)
+}
