@@ -11,15 +11,18 @@ import (
 
 // Bus publishes to and consumes from one broker. Make it with New. It is safe for concurrent use.
 type Bus struct {
+	// What Publish needs comes first, see Consumer.
 	driver         Driver
-	hooks          hooks
 	publishTimeout time.Duration
+	refusing       atomic.Bool // the same as closed
+	spare          atomic.Pointer[deadline]
 	counts         busCounts
+	fixed          Capabilities // valid if they say so
 
+	hooks    hooks
 	stopping context.Context // done once Close is called
 	stop     context.CancelFunc
 
-	refusing  atomic.Bool // the same as closed, for Publish
 	mu        sync.Mutex
 	closed    bool
 	consumers map[*Consumer]struct{}
@@ -83,6 +86,7 @@ func New(d Driver, opts ...Option) *Bus {
 	}
 	b := &Bus{
 		driver:         d,
+		fixed:          d.Capabilities(),
 		hooks:          hooks{deadLetter: func(DeadLettered) {}, retry: func(Retried) {}},
 		publishTimeout: defaultPublishTimeout,
 		consumers:      make(map[*Consumer]struct{}),

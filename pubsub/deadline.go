@@ -57,6 +57,9 @@ func (d *deadline) become() context.Context {
 	}
 }
 
+// asked reports whether somebody has asked for more than a value.
+func (d *deadline) asked() bool { return d.real.Load() != nil }
+
 // finish cancels what came of it, also later.
 func (d *deadline) finish() {
 	if !d.real.CompareAndSwap(nil, unasked) {

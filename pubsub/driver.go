@@ -115,11 +115,16 @@ type Capabilities struct {
 	// does. The Bus then calls it on the goroutine of its caller. Otherwise it gives each call a goroutine, which costs
 	// about a microsecond, to be able to leave a call behind that hangs.
 	PublishObeysContext bool
+	// PublishForgetsContext is true when nobody uses the context of Driver.Publish once that has returned. The Bus then
+	// uses it for the next call, which spares an allocation. It means nothing without PublishObeysContext.
+	PublishForgetsContext bool
 	// SettleDoesNotBlock is true when Receiver.Settle only changes the memory of this process. The consumer then calls
 	// it on the goroutine of its handlers, which spares a hand-over to another.
 	SettleDoesNotBlock bool
 	// MaxPayload is the longest payload in bytes; zero means no limit of its own.
 	MaxPayload int
+	// Fixed is true when all of this stays as it is for as long as the driver lives. The Bus then asks for it once.
+	Fixed bool
 	// Durability says in words what a nil result of Publish promises, such as "fsynced on a majority".
 	Durability string
 }

@@ -50,11 +50,21 @@ func (b *Bus) Publish(ctx context.Context, msgs ...Message) error {
 		}
 		m.Attempt = 0
 	}
-	caps := b.driver.Capabilities()
-	if err := b.refuse(ctx, out, &caps); err != nil {
-		return b.counts.count(len(out), err)
+	caps := b.capabilities()
+	err := b.refuse(ctx, out, caps)
+	if err == nil {
+		err = publishError(out, b.send(ctx, out, caps, now))
 	}
-	return b.counts.count(len(out), publishError(out, b.send(ctx, out, caps.PublishObeysContext, now)))
+	return b.counts.count(len(out), err)
+}
+
+// capabilities are those of now. A new answer of the driver costs the caller a copy, the one that stays nothing.
+func (b *Bus) capabilities() *Capabilities {
+	if b.fixed.Fixed {
+		return &b.fixed
+	}
+	caps := b.driver.Capabilities()
+	return &caps
 }
 
 // refuse finds what is wrong before anything is sent.
@@ -94,19 +104,39 @@ func (c *Capabilities) unfit(m *Message) error {
 }
 
 // send has the driver publish within the publish timeout.
-func (b *Bus) send(ctx context.Context, msgs []Message, obedient bool, now time.Time) []error {
+func (b *Bus) send(ctx context.Context, msgs []Message, caps *Capabilities, now time.Time) []error {
 	if limit := b.publishTimeout; limit > 0 {
 		end := now.Add(limit)
 		if sooner, ok := ctx.Deadline(); !ok || end.Before(sooner) {
-			d := &deadline{parent: ctx, at: end}
-			defer d.finish()
+			d := b.bound(ctx, end)
+			defer b.release(d, caps.PublishObeysContext && caps.PublishForgetsContext)
 			ctx = d
 		}
 	}
-	if obedient {
+	if caps.PublishObeysContext {
 		return b.driver.Publish(ctx, msgs)
 	}
 	return b.sendApart(ctx, msgs)
+}
+
+// bound makes a context of ctx that ends at the given time.
+func (b *Bus) bound(ctx context.Context, at time.Time) *deadline {
+	d := b.spare.Swap(nil)
+	if d == nil {
+		d = &deadline{}
+	}
+	d.parent, d.at = ctx, at
+	return d
+}
+
+// release ends what bound has made, and keeps it for the next call if nobody knows it any more.
+func (b *Bus) release(d *deadline, forgotten bool) {
+	if !forgotten || d.asked() {
+		d.finish()
+		return
+	}
+	d.parent = nil
+	b.spare.Store(d)
 }
 
 // sendApart publishes on a goroutine of its own, which it leaves behind when the driver ignores the end of ctx.

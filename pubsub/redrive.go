@@ -168,7 +168,7 @@ func (r *redrive) publish(ctx context.Context, letters []Delivery) ([]Verdict, e
 	}
 	bounded, cancel := context.WithTimeout(ctx, redriveLease/4)
 	defer cancel()
-	failed := publishError(msgs, r.bus.send(bounded, msgs, r.bus.Capabilities().PublishObeysContext, time.Now()))
+	failed := publishError(msgs, r.bus.send(bounded, msgs, r.bus.capabilities(), time.Now()))
 	refused := make(map[int]bool)
 	if pe, ok := failed.(*PublishError); ok {
 		for _, f := range pe.Failed {

@@ -20,6 +20,7 @@ type hand struct {
 	items   []*item       // taken together, to be handled
 	live    []*item       // those of them that the handler gets
 	begun   time.Duration // when they were taken
+	unused  []deadline    // for the next calls: made together they cost less
 
 	room     int // to be received
 	returned bool
@@ -313,15 +314,16 @@ func (c *Consumer) handle(w *hand) {
 	err := errGoexit
 	defer func() { c.judge(w, err) }()
 	if len(w.live) > 0 {
-		err = c.call(w.live)
+		err = c.call(w)
 	}
 }
 
 // call runs the handler and turns a panic into an error.
-func (c *Consumer) call(items []*item) (err error) {
+func (c *Consumer) call(w *hand) (err error) {
 	ctx := c.base
-	if overdue := items[0].overdue; overdue > 0 {
-		d := &deadline{parent: ctx, at: c.clock.time(overdue)}
+	if overdue := w.live[0].overdue; overdue > 0 {
+		d := w.deadline()
+		d.parent, d.at = ctx, c.clock.time(overdue)
 		defer d.finish()
 		ctx = d
 	}
@@ -330,7 +332,17 @@ func (c *Consumer) call(items []*item) (err error) {
 			err = &panicError{r, debug.Stack()}
 		}
 	}()
-	return c.invoke(ctx, items)
+	return c.invoke(ctx, w.live)
+}
+
+// deadline is one that nobody knows yet. It is used once: a handler may keep its context.
+func (w *hand) deadline() *deadline {
+	if len(w.unused) == 0 {
+		w.unused = make([]deadline, 16)
+	}
+	d := &w.unused[0]
+	w.unused = w.unused[1:]
+	return d
 }
 
 // conclude ends an attempt: the items leave with their verdicts, or go into backoff.

@@ -102,8 +102,8 @@ func (d *Driver) Capabilities() pubsub.Capabilities {
 	return pubsub.Capabilities{
 		Driver: "mem", Ordered: true, DelayedNack: true, ReplayFromStart: true, ReplayFromTime: true, DeliverAt: true,
 		Temporary: true, Dedup: d.broker.cfg.DedupWindow, PublishObeysContext: true,
-		SettleDoesNotBlock: true,
-		Durability:         "held in the memory of this process",
+		PublishForgetsContext: true, SettleDoesNotBlock: true, Fixed: true,
+		Durability: "held in the memory of this process",
 	}
 }
 

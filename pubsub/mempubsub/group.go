@@ -161,13 +161,12 @@ func (g *group) take(r *receiver, limit int, now time.Duration) []pubsub.Deliver
 		return nil
 	}
 	out := slices.Grow(r.taken[:0], limit)
-	fresh := make([]slot, limit)
 	due := after(now, r.sub.Lease)
 	for i := range g.lanes {
 		n := (r.turn + i) % len(g.lanes)
 		l := &g.lanes[n]
 		for count := min(l.available(r), limit-len(out)); count > 0; count-- {
-			s := l.next(&fresh[len(out)])
+			s := l.next(r)
 			s.lane, s.due = int32(n), due
 			out = out[:len(out)+1]
 			g.lease(l, s, r, &out[len(out)-1])
@@ -193,25 +192,26 @@ func (l *lane) available(r *receiver) int {
 	return n
 }
 
-// next takes the lane's next message out of its queue; a fresh one gets the unused slot.
-func (l *lane) next(unused *slot) *slot {
+// next takes the lane's next message out of its queue; a fresh one gets one of r's unused slots.
+func (l *lane) next(r *receiver) *slot {
 	if len(l.again) > 0 {
 		return l.again.pop(bySeq)
 	}
-	unused.msg, unused.seq = l.fresh.pop(), l.taken
+	s := r.slot()
+	s.msg, s.seq = l.fresh.pop(), l.taken
 	l.taken++
-	return unused
+	return s
 }
 
-// lease hands s out as d.
+// lease hands s out as d, whose message r fills in.
 func (g *group) lease(l *lane, s *slot, r *receiver, d *pubsub.Delivery) {
 	l.leased++
 	if s.attempt++; s.attempt > 1 {
 		g.topic.counts.Redelivered++
 	}
 	r.hold(s)
-	d.Message, d.Lane, d.Epoch, d.Token = *s.msg, int(s.lane), l.epoch, s
-	d.Attempt = int(s.attempt)
+	r.bodies = append(r.bodies, s.msg)
+	d.Attempt, d.Lane, d.Epoch, d.Token = int(s.attempt), int(s.lane), l.epoch, s
 }
 
 // settle takes a message out for good.

@@ -22,6 +22,8 @@ type receiver struct {
 	waiting        bool              // in Receive
 	stirred        bool              // one of its lanes may have something
 	taken          []pubsub.Delivery // used again by every Receive
+	bodies         []*pubsub.Message // what is still to be copied into them
+	unused         []slot            // made together they cost less
 	turn           int               // the lane to look at first, so that none is starved
 	oldest, newest *slot
 	timer          *time.Timer // of the oldest lease or an earlier one
@@ -31,6 +33,9 @@ type receiver struct {
 // keptDeliveries is the longest slice that a receiver keeps.
 const keptDeliveries = 256
 
+// slotsTogether is how many slots are kept in one piece of memory, until all of them are settled.
+const slotsTogether = 16
+
 // Receive implements pubsub.Receiver.
 func (r *receiver) Receive(ctx context.Context, limit int) ([]pubsub.Delivery, error) {
 	for i := range r.taken { // a receiver that waits holds on to no payload
@@ -38,11 +43,12 @@ func (r *receiver) Receive(ctx context.Context, limit int) ([]pubsub.Delivery, e
 		d.Header, d.Payload, d.Token = nil, nil, nil
 	}
 	if cap(r.taken) > keptDeliveries {
-		r.taken = nil
+		r.taken, r.bodies = nil, nil
 	}
 	for {
 		got, err := r.poll(limit)
 		if len(got) > 0 || err != nil {
+			r.fill(got)
 			return got, err
 		}
 		r.heed.to(ctx, r.wakeUp)
@@ -52,6 +58,28 @@ func (r *receiver) Receive(ctx context.Context, limit int) ([]pubsub.Delivery, e
 		}
 		<-r.wake
 	}
+}
+
+// fill copies the messages into their deliveries. It does so without the mutex, since they come from the cache of another
+// processor, while their publisher may need the mutex for the next ones.
+func (r *receiver) fill(got []pubsub.Delivery) {
+	for i, m := range r.bodies {
+		attempt := got[i].Attempt
+		got[i].Message = *m
+		got[i].Attempt = attempt
+	}
+	clear(r.bodies)
+	r.bodies = r.bodies[:0]
+}
+
+// slot is an unused one.
+func (r *receiver) slot() *slot {
+	if len(r.unused) == 0 {
+		r.unused = make([]slot, slotsTogether)
+	}
+	s := &r.unused[0]
+	r.unused = r.unused[1:]
+	return s
 }
 
 // poll takes what there is, or registers the receiver as waiting.
