@@ -1,6 +1,7 @@
 package pgoutbox_test
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -29,7 +30,7 @@ func TestAnyPartIsLeftOutAndSettled(t *testing.T) {
 			store(t, ob, msgs...)
 			all, err := s.Fetch(t.Context(), l, 1000)
 			require.NoError(t, err)
-			require.Len(t, all, len(msgs))
+			require.Len(t, numbers(all), len(msgs))
 			var part []outbox.Record
 			var rest []int64
 			for _, r := range all {
@@ -66,16 +67,36 @@ func TestLateCommitBetweenTheMessagesInHand(t *testing.T) {
 	store(t, ob, message("after"))
 	inHand, err := s.Fetch(t.Context(), l, 10)
 	require.NoError(t, err)
-	require.Len(t, inHand, 2)
+	require.Len(t, numbers(inHand), 2)
 	require.NoError(t, tx.Commit(t.Context()))
 	ahead, err := s.FetchExcept(t.Context(), l, inHand, 10)
 	require.NoError(t, err)
-	require.Len(t, ahead, 1)
+	require.Len(t, numbers(ahead), 1)
 	require.Equal(t, "late", ahead[0].Message.Key)
 	require.NoError(t, s.Settle(t.Context(), l, inHand, nil))
 	left, err := s.Fetch(t.Context(), l, 10)
 	require.NoError(t, err)
 	require.Equal(t, numbers(ahead), numbers(left))
+}
+
+// A message that was published after all leaves no hold behind.
+func TestSettledMessageLeavesNoHold(t *testing.T) {
+	t.Parallel()
+	s, pool, _ := newDatabase(t, pgoutbox.Config{})
+	l, err := s.Lease(t.Context(), "a", time.Hour)
+	require.NoError(t, err)
+	store(t, outbox.New(s, outbox.Config{}), message("a"), message("b"), message("a"))
+	records, err := s.Fetch(t.Context(), l, 10)
+	require.NoError(t, err)
+	holds := func() (n int) {
+		require.NoError(t, pool.QueryRow(t.Context(), "SELECT count(*) FROM backstay_outbox_holds").Scan(&n))
+		return n
+	}
+	failure := outbox.Failure{Record: records[0], Err: errors.New("refused")}
+	require.NoError(t, s.Settle(t.Context(), l, nil, []outbox.Failure{failure}))
+	require.Equal(t, 1, holds())
+	require.NoError(t, s.Settle(t.Context(), l, records, nil))
+	require.Zero(t, holds())
 }
 
 func numbers(records []outbox.Record) (seqs []int64) {
