@@ -11,9 +11,11 @@ type texts struct {
 	claim, result, save, forget, listen                                     string
 }
 
+// now is the database's clock in milliseconds.
+const now = "floor(date_part('epoch', clock_timestamp()) * 1000)::bigint"
+
 func textsOf(prefix string) texts {
 	const (
-		now     = "floor(date_part('epoch', clock_timestamp()) * 1000)::bigint"
 		columns = "lane, id, topic, msg_key, header, payload, sent_at"
 		insert  = "INSERT INTO {p}outbox (" + columns + ") "
 		one     = insert + "VALUES ($1, $2, $3, $4, $5, $6, $7)"
