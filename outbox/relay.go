@@ -62,7 +62,7 @@ func (r *Relay) Run(ctx context.Context) error {
 		return fmt.Errorf("outbox: relay %q: Run is already running", r.Config().Name)
 	}
 	defer r.running.Store(false)
-	w := &worker{Relay: r, leases: Leases{Owner: newID()}, pause: pollMin, penalty: pollMin, width: r.Config().Batch}
+	w := &worker{Relay: r, leases: Leases{Owner: newID()}, counted: time.Now(), pause: pollMin, penalty: pollMin, width: r.Config().Batch}
 	defer w.leave(ctx)
 	for ctx.Err() == nil {
 		w.rest(ctx, w.round(ctx))
@@ -104,7 +104,7 @@ type RelayStats struct {
 	Fenced uint64
 	// Buckets is how many of the 64 buckets are leased to this relay.
 	Buckets int
-	// Backlog is what waits in the whole store. It is read every third of Lease, while Run runs.
+	// Backlog is what waits in the whole store. It is read every third of Lease, while Run runs, and at its first idle moment.
 	Backlog
 }
 

@@ -20,7 +20,8 @@ type worker struct {
 	*Relay
 	leases  Leases
 	renewed time.Time     // just before the renewal in force was asked for
-	counted time.Time     // when the backlog was last asked for
+	counted time.Time     // when the backlog was last asked for, or when the relay began
+	idled   bool          // there was once nothing to do
 	pause   time.Duration // until the next look, while there is nothing to do
 	penalty time.Duration // until the next try, while store or publisher fail; only a success makes it short again
 	// width bounds one call of the publisher. It shrinks while calls fail as a whole, so that one message which makes the
@@ -87,6 +88,9 @@ func (w *worker) rest(ctx context.Context, r result) {
 	longest := w.Config().PollMax
 	switch r {
 	case idle:
+		if !w.idled {
+			w.idled, w.counted = true, time.Time{} // the first count, which makes way for a backlog, need not wait any longer
+		}
 		woken := sleep(ctx, w.untilRenewal(w.pause), w.wake)
 		w.pause = min(2*w.pause, longest)
 		if woken {

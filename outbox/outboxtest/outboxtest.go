@@ -30,6 +30,8 @@ type Harness[Tx any] struct {
 	// ConcurrentTx declares that two writing transactions may be open at once. Where it is false, as on SQLite, the subtests of
 	// transactions that overlap are skipped.
 	ConcurrentTx bool
+	// CleansByDay declares that Clean removes what was handled on one day all at once. The subtest that counts what it removes is skipped.
+	CleansByDay bool
 }
 
 // Run runs the suite, one subtest for each guarantee.

@@ -138,6 +138,9 @@ func size(t testing.TB, f *os.File) int64 {
 	return info.Size()
 }
 
+// committed is how many rounds the process commits that dies before it has published any.
+func committed() int { return either(1, 100) }
+
 // childEnv names the variables that make the test binary a process to be killed.
 const childEnv, childURL, childDir = "BACKSTAY_MYSQL_CHILD", "BACKSTAY_MYSQL_CHILD_URL", "BACKSTAY_MYSQL_CHILD_DIR"
 
@@ -152,7 +155,9 @@ func TestChild(t *testing.T) {
 	var p pubsub.Publisher = b
 	switch mode {
 	case "commit and die": // publishes nothing
-		putRound(t, s, 1)
+		for n := range committed() {
+			putRound(t, s, n+1)
+		}
 		fmt.Println("committed")
 		p = publisherFunc(func(context.Context, ...pubsub.Message) error { select {} })
 	case "publish and die": // never hears the answer
@@ -181,7 +186,11 @@ func TestChild(t *testing.T) {
 			return b.Publish(ctx, msgs...)
 		})
 	}
-	require.NoError(t, outbox.NewRelay(s, p, fast, b.watch()).Run(context.Background()))
+	cfg := fast
+	if mode == "brief lease" {
+		cfg.Lease = briefLease
+	}
+	require.NoError(t, outbox.NewRelay(s, p, cfg, b.watch()).Run(context.Background()))
 }
 
 type publisherFunc func(ctx context.Context, msgs ...pubsub.Message) error

@@ -68,7 +68,7 @@ func TestF15_ServerKilled(t *testing.T) {
 			}
 		}()
 		before := len(p.Messages())
-		eventually(t, "progress", func() bool { return len(p.Messages()) > before+100+rand.IntN(200) }, func() int64 { return int64(len(p.Messages())) })
+		eventually(t, "progress", func() bool { return len(p.Messages()) > before+either(100, 500)+rand.IntN(200) }, func() int64 { return int64(len(p.Messages())) })
 		private.kill(t)
 		close(stop)
 		<-done
@@ -127,7 +127,7 @@ func TestF15_CommitInDoubt(t *testing.T) {
 	s, _ := migrated(t, direct)
 	ob, err := sqloutbox.New(open(t, indirect), sqloutbox.MySQL(), sqloutbox.Config{})
 	require.NoError(t, err)
-	const n = 10
+	n := either(10, 100)
 	for i := range n {
 		cutter.cutReply("COMMIT")
 		err := storeRound(t.Context(), ob, i+1)

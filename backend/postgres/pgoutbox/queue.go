@@ -3,6 +3,7 @@ package pgoutbox
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -60,7 +61,8 @@ func (s *Store) Fetch(ctx context.Context, l outbox.Leases, limit int) ([]outbox
 
 // FetchExcept implements outbox.Prefetcher.
 func (s *Store) FetchExcept(ctx context.Context, l outbox.Leases, inHand []outbox.Record, limit int) ([]outbox.Record, error) {
-	return s.read(ctx, limit, s.text.fetchExcept, int64(l.Mask()), limit, seqs(inHand))
+	first, last, others := longest(inHand)
+	return s.read(ctx, limit, s.text.fetchExcept, int64(l.Mask()), limit, first, last, others)
 }
 
 // read fetches above the low-water mark, which is the first parameter.
@@ -72,18 +74,9 @@ func (s *Store) read(ctx context.Context, limit int, text string, args ...any) (
 	var records []outbox.Record
 	var batch pgx.Batch // one round trip and one transaction
 	batch.Queue(s.text.inOrder)
-	batch.Queue(text, append([]any{low}, args...)...).Query(func(rows pgx.Rows) error {
-		for rows.Next() {
-			r, err := scanRecord(rows)
-			if err != nil {
-				return err
-			}
-			if records == nil {
-				records = make([]outbox.Record, 0, min(limit, 1000)) // not for a look that finds nothing
-			}
-			records = append(records, r)
-		}
-		return rows.Err()
+	batch.Queue(text, append([]any{low}, args...)...).Query(func(rows pgx.Rows) (err error) {
+		records, err = collect(rows, limit)
+		return err
 	})
 	if err := s.pool.SendBatch(ctx, &batch).Close(); err != nil {
 		return nil, fmt.Errorf("pgoutbox: fetch: %w", err)
@@ -94,17 +87,23 @@ func (s *Store) read(ctx context.Context, limit int, text string, args ...any) (
 	return records, nil
 }
 
-func scanRecord(rows pgx.Rows) (outbox.Record, error) {
+// collect reads the records. All are scanned by way of one, which is then copied, since what is scanned into escapes to the heap.
+func collect(rows pgx.Rows, limit int) (records []outbox.Record, err error) {
 	var r outbox.Record
 	var header string
 	var sent int64
 	m := &r.Message
-	if err := rows.Scan(&r.Seq, &r.Lane, &m.ID, &m.Topic, &m.Key, &header, &m.Payload, &sent, &r.Attempts); err != nil {
-		return r, err
-	}
-	m.Time = time.Unix(0, sent)
-	m.Header, r.Fault = sqloutbox.DecodeHeader(header)
-	return r, nil
+	into := []any{&r.Seq, &r.Lane, &m.ID, &m.Topic, &m.Key, &header, &m.Payload, &sent, &r.Attempts}
+	_, err = pgx.ForEachRow(rows, into, func() error {
+		if records == nil {
+			records = make([]outbox.Record, 0, min(limit, 1000)) // not for a look that finds nothing
+		}
+		m.Time = time.Unix(0, sent)
+		m.Header, r.Fault = sqloutbox.DecodeHeader(header)
+		records = append(records, r)
+		return nil
+	})
+	return records, err
 }
 
 // planned has the server plan a statement each time it is executed. A plan that is kept, made while the table was small, would read all
@@ -149,25 +148,39 @@ func (s *Store) Settle(ctx context.Context, l outbox.Leases, published []outbox.
 	return nil
 }
 
-func seqs(records []outbox.Record) []int64 {
-	list := make([]int64, len(records))
-	for i, r := range records {
-		list[i] = r.Seq
-	}
-	return list
-}
-
-// runs are the stretches of numbers without a gap in records, which are in order. A number of a stretch is a message of records and can be
-// no other, so that the server need not look up each. Relays that share the work have shorter ones.
+// runs are the stretches without a gap in the numbers of records: all numbers of a stretch are messages of records and can be no others, so that
+// the server need not look up each. Relays that share the work have shorter ones.
 func runs(records []outbox.Record) (first, last []int64) {
+	seqs := make([]int64, len(records))
 	for i, r := range records {
-		if i == 0 || r.Seq != last[len(last)-1]+1 {
-			first, last = append(first, r.Seq), append(last, r.Seq)
-			continue
+		seqs[i] = r.Seq
+	}
+	slices.Sort(seqs)
+	for i, seq := range seqs {
+		if i == 0 || seq != seqs[i-1]+1 {
+			first, last = append(first, seq), append(last, seq)
+		} else {
+			last[len(last)-1] = seq
 		}
-		last[len(last)-1] = r.Seq
 	}
 	return first, last
+}
+
+// longest is the longest of the runs of records, an empty one where there is none, and the numbers of the other records.
+func longest(records []outbox.Record) (first, last int64, others []int64) {
+	first, last = 1, 0
+	starts, ends := runs(records)
+	for i := range starts {
+		if ends[i]-starts[i] >= last-first {
+			first, last = starts[i], ends[i]
+		}
+	}
+	for _, r := range records {
+		if r.Seq < first || r.Seq > last {
+			others = append(others, r.Seq)
+		}
+	}
+	return first, last, others
 }
 
 // columns are the arrays of the holds to make.

@@ -42,9 +42,9 @@ func TestConformance(t *testing.T) {
 	conform(t, pgoutbox.Config{})
 }
 
-func TestConformanceWithKeyLock(t *testing.T) {
+func TestConformanceWithKeyLockAndInboxByDay(t *testing.T) {
 	t.Parallel()
-	conform(t, pgoutbox.Config{KeyLock: true, Rescan: -1, NotifyEvery: -1})
+	conform(t, pgoutbox.Config{KeyLock: true, Rescan: -1, NotifyEvery: -1, InboxByDay: true})
 }
 
 func conform(t *testing.T, cfg pgoutbox.Config) {
@@ -52,6 +52,7 @@ func conform(t *testing.T, cfg pgoutbox.Config) {
 	var tables pgtest.Tables
 	outboxtest.Run(t, outboxtest.Harness[pgx.Tx]{
 		ConcurrentTx: true,
+		CleansByDay:  cfg.InboxByDay,
 		New: func(c *testing.T) outboxtest.Store[pgx.Tx] {
 			url, prefix := tables.Next(t)
 			cfg.Prefix = prefix

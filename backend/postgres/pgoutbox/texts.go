@@ -11,9 +11,11 @@ type texts struct {
 	claim, result, save, forget, listen                                     string
 }
 
+// now is the database's clock in milliseconds.
+const now = "floor(date_part('epoch', clock_timestamp()) * 1000)::bigint"
+
 func textsOf(prefix string) texts {
 	const (
-		now     = "floor(date_part('epoch', clock_timestamp()) * 1000)::bigint"
 		columns = "lane, id, topic, msg_key, header, payload, sent_at"
 		insert  = "INSERT INTO {p}outbox (" + columns + ") "
 		one     = insert + "VALUES ($1, $2, $3, $4, $5, $6, $7)"
@@ -70,8 +72,9 @@ func textsOf(prefix string) texts {
 			"(SELECT count(*) FROM {p}outbox_holds WHERE parked_at IS NOT NULL), " +
 			"COALESCE((SELECT " + now + " - stored_at FROM {p}outbox WHERE seq > $1 ORDER BY seq LIMIT 1), 0)"),
 		fetch: fetch(""),
-		// NOT IN a subquery looks up each row in a table of hashes; with an array in its place the server would search the whole of it.
-		fetchExcept: fetch(" AND o.seq NOT IN (SELECT unnest($4::bigint[]))"),
+		// Most of what is left out is a stretch without a gap. NOT IN a subquery looks up each row in a table of hashes; with an array in its
+		// place the server would search the whole of it.
+		fetchExcept: fetch(" AND (o.seq < $4 OR o.seq > $5) AND o.seq NOT IN (SELECT unnest($6::bigint[]))"),
 		remove: fill("WITH " + held +
 			", gone AS (DELETE FROM {p}outbox o USING " + runs + " WHERE o.seq BETWEEN r.first AND r.last AND " + inMask + ")" +
 			", free AS (DELETE FROM {p}outbox_holds h USING " + runs + " WHERE " + anyHeld + " AND h.seq BETWEEN r.first AND r.last AND " +
