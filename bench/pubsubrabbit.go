@@ -72,7 +72,7 @@ func (r *rawRabbit) remove() error {
 		return err
 	}
 	dead := pubsub.DeadLetterTopic(brokerTopic, natsGroup)
-	queues := []string{r.queue(), r.prefix + ":" + dead + "::kept"}
+	queues := []string{r.queue(), r.queue() + "::members", r.queue() + "::wanting", r.prefix + ":" + dead + "::kept"}
 	for lane := 1; lane < rabbitLanes; lane++ {
 		queues = append(queues, r.queue()+":"+strconv.Itoa(lane))
 	}

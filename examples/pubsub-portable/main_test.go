@@ -136,7 +136,7 @@ func sharedRabbitMQ(t *testing.T, prefix string) string {
 		require.NoError(t, err)
 		for _, queue := range []string{
 			"accounts:ledger", "accounts:ledger:1", "accounts:ledger:2", "accounts:ledger:3", "accounts.dead.ledger::kept",
-			"accounts.dead.ledger:clerk", "accounts.dead.ledger.dead.clerk::kept",
+			"accounts:ledger::members", "accounts:ledger::wanting", "accounts.dead.ledger:clerk", "accounts.dead.ledger.dead.clerk::kept",
 		} {
 			_, err := ch.QueueDelete(prefix+":"+queue, false, false, false)
 			require.NoError(t, err)

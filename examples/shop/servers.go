@@ -96,7 +96,7 @@ func rabbitNames(prefix string) (queues, exchanges []string) {
 			dead := pubsub.DeadLetterTopic(topic, group)
 			topics[topic], topics[dead] = true, true
 			queue := prefix + ":" + topic + ":" + group
-			queues = append(queues, prefix+":"+dead+"::kept", queue)
+			queues = append(queues, prefix+":"+dead+"::kept", queue, queue+"::members", queue+"::wanting")
 			for lane := 1; lane < rabbitLanes; lane++ {
 				queues = append(queues, queue+":"+strconv.Itoa(lane))
 			}

@@ -3,8 +3,8 @@
 // # Guarantees
 //
 //	delivery    at least once, to every group that exists; a message leaves a group only by an Ack
-//	acks        written within 2 ms, confirmed by a round trip every second and by Close, which waits for the last ones;
-//	            what a lost connection has swallowed comes again
+//	acks        written within 2 ms, those of a lane that is being given up when it is; confirmed by a round trip every second
+//	            and by Close, which waits for the last ones; what a lost connection has swallowed comes again
 //	order       per key, for ordered subscriptions: lane by lane, up to LaneDepth messages of a lane in flight
 //	durability  when Publish returns nil, a majority of the replicas of each group's queue has the message in its fsynced log
 //	            (of a temporary group: one server, which writes it to disk)
@@ -50,8 +50,16 @@
 // what is not extended. A member that was stopped for longer begins no message of an ordered lane any more that the broker
 // may have given away meanwhile; a handler that was running cannot be recalled.
 //
-// Of an ordered group, the member that came first has all lanes until it goes; the others stand by. What is not settled then
-// comes again, in order, before what is later. Use several topics or groups to share ordered work among processes.
+// The members of an ordered group share the lanes. A lane is with the member that has consumed its queue for the longest time;
+// the others stand by, and get it when that one goes: what is not settled then comes again, in order, before what is later.
+// Once a second a member looks at how many there are. If it has more than its share, it gives lanes up: it handles what it
+// has of them and acknowledges that in the end, before the next member is given any. A lane with a message that takes longer
+// than HandleTimeout, its attempts and the waits between them together, goes on meanwhile and is tried again after ten times
+// as long. Where the number of lanes is no multiple of that of members, some have one more than others.
+//
+// To be counted, the members consume a queue without messages, prefix:topic:group::members, and those with too few lanes
+// prefix:topic:group::wanting. Both go a minute after the last member. Without them, as with Config.Topology "check" or "trust"
+// where nobody else makes them, lanes stay with the member that came first.
 //
 // # Failures
 //

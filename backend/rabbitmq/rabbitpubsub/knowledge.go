@@ -35,7 +35,8 @@ func (r *receiver) Lag(ctx context.Context) (pubsub.Lag, error) {
 
 // Responders returns the number of members of the group that are consuming now. It makes a channel for the question, which
 // takes three round trips, and blocks until ctx is done at most. A member takes part from its first Receive on, and not
-// while it has lost its connection.
+// while it has lost its connection. Of an ordered group some versions of the broker do not count the members that stand by for
+// the lane which is asked about: then it is one, however many there are.
 func (d *Driver) Responders(ctx context.Context, topic, group string) (int, error) {
 	if d.closed.Load() {
 		return 0, pubsub.ErrClosed
@@ -44,7 +45,7 @@ func (d *Driver) Responders(ctx context.Context, topic, group string) (int, erro
 	sess, err := d.publisher.link.get(ctx)
 	if err == nil {
 		err = d.onChannel(ctx, sess, func(ch *amqp.Channel) error {
-			// All members of an ordered group consume every lane, so the first tells of them all.
+			// All members of an ordered group consume every lane, so the first tells whether there are any.
 			q, err := ch.QueueDeclarePassive(d.cfg.queue(topic, group, 0), true, false, false, false, nil)
 			n = q.Consumers
 			return err

@@ -24,7 +24,7 @@ func TestGuaranteeMembersShareLanes(t *testing.T) {
 		lanes              int
 		two, three, remain []int
 	}{
-		{6, []int{3, 3}, []int{2, 2, 2}, []int{3, 3}},
+		{8, []int{4, 4}, []int{2, 3, 3}, []int{4, 4}},
 		{4, []int{2, 2}, []int{1, 1, 2}, []int{2, 2}},
 	} {
 		t.Run(fmt.Sprintf("lanes=%d", c.lanes), func(t *testing.T) {
@@ -36,6 +36,7 @@ func TestGuaranteeMembersShareLanes(t *testing.T) {
 			w.awaitShares(t, c.two)
 			w.join(t, "third")
 			w.awaitShares(t, c.three)
+			require.Zero(t, w.markedSoFar(), "messages that a lane's change of members has marked as delivered before")
 			first()
 			w.awaitShares(t, c.remain)
 			w.finish(t)
@@ -55,6 +56,7 @@ type work struct {
 	published int
 	handled   int
 	again     int
+	marked    int // messages that the broker had given to somebody before
 	next      map[string]int
 	running   map[string]string
 	owner     map[int]string // of a lane: who handled its latest message
@@ -81,7 +83,7 @@ func newWork(t *testing.T, cfg rabbitpubsub.Config) *work {
 	return w
 }
 
-// publish keeps the queues filled.
+// publish keeps the queues of all lanes filled.
 func (w *work) publish() {
 	defer close(w.done)
 	tick := time.NewTicker(time.Millisecond)
@@ -93,10 +95,7 @@ func (w *work) publish() {
 				return
 			case <-tick.C:
 			}
-			w.mu.Lock()
-			ahead := w.published - w.handled
-			w.mu.Unlock()
-			if ahead < 100*len(w.keys) {
+			if n-w.furthest() < 100 {
 				break
 			}
 		}
@@ -113,6 +112,22 @@ func (w *work) publish() {
 		w.published += len(batch)
 		w.mu.Unlock()
 	}
+}
+
+// furthest is how much of the key that is ahead of the others has been handled.
+func (w *work) furthest() (n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, next := range w.next {
+		n = max(n, next)
+	}
+	return n
+}
+
+func (w *work) markedSoFar() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.marked
 }
 
 func (w *work) halt() {
@@ -133,7 +148,9 @@ func (w *work) join(t *testing.T, name string) (leave func()) {
 	require.NoError(t, err)
 	ended := make(chan error, 1)
 	ctx, cancel := context.WithCancel(context.Background())
-	go func() { ended <- c.Run(ctx, func(_ context.Context, m pubsub.Message) error { return w.handle(name, m) }) }()
+	go func() {
+		ended <- c.Run(ctx, func(_ context.Context, m pubsub.Message) error { return w.handle(name, m) })
+	}()
 	leave = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -155,6 +172,9 @@ func (w *work) handle(name string, m pubsub.Message) error {
 	}
 	w.running[m.Key] = name
 	w.owner[rabbitpubsub.Lane(w.cfg, m.Key)] = name
+	if m.Attempt > 1 {
+		w.marked++
+	}
 	switch next := w.next[m.Key]; {
 	case n > next:
 		w.faults = append(w.faults, fmt.Sprintf("%s came to %s, before number %d", m.ID, name, next))
@@ -206,4 +226,53 @@ func (w *work) finish(t *testing.T) {
 	require.Empty(t, w.faults)
 	require.Zero(t, w.again, "messages that were handled twice")
 	t.Logf("%d messages", w.handled)
+}
+
+// A lane goes on that a member has tried in vain to give up, since one of its messages takes too long; later it is given up.
+func TestLaneThatCannotBeGivenUpGoesOn(t *testing.T) {
+	t.Parallel()
+	cfg := rabbitpubsub.Config{Lanes: 2}
+	d := newDriver(t, shared(t), cfg)
+	keys := make([]string, cfg.Lanes)
+	for n := range 100 {
+		keys[rabbitpubsub.Lane(cfg, strconv.Itoa(n))] = strconv.Itoa(n)
+	}
+	short := func(s *pubsub.Subscription) { s.Ordered, s.LaneDepth, s.HandleTimeout = true, 4, 200*time.Millisecond }
+	member := open(t, d, short)
+	both := func() []pubsub.Delivery {
+		publish(t, d, message("m", keys[0]), message("m", keys[1]))
+		return receive(t, member, 2)
+	}
+	slow := both()
+	other := open(t, d, short)
+	got := make(chan []pubsub.Delivery, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() {
+		ds, _ := other.Receive(ctx, 1)
+		got <- ds
+	}()
+	for begun := time.Now(); time.Since(begun) < 4*time.Second; { // it looks every second, and then waits for the handlers
+		settle(t, member, pubsub.Ack, both()...)
+		require.Empty(t, got, "while a message of the lane was not settled")
+	}
+	settle(t, member, pubsub.Ack, slow...)
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for begun := time.Now(); len(got) == 0; <-ticker.C {
+		require.Less(t, time.Since(begun), patience, "no lane is given up")
+		publish(t, d, message("m", keys[0]), message("m", keys[1]))
+		ds, err := member.Receive(within(t, 100*time.Millisecond), 2)
+		if err == nil {
+			settle(t, member, pubsub.Ack, ds...)
+		}
+	}
+	require.Len(t, <-got, 1)
+}
+
+func within(t *testing.T, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
 }

@@ -32,7 +32,7 @@ type source struct {
 	epoch    uint64
 	wanted   bool
 	kept     time.Duration // until when the lane is not given up
-	lostAcks int // acknowledgements on a stream that was lost, while there is no other
+	lostAcks int           // acknowledgements on a stream that was lost, while there is no other
 }
 
 func (s *source) stir() {
