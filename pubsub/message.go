@@ -72,7 +72,7 @@ func (m *Message) validate() error {
 	if err := checkTopic(m.Topic); err != nil {
 		return err
 	}
-	if !utf8.ValidString(m.ID) || !utf8.ValidString(m.Key) {
+	if !utf8.ValidString(m.ID) || m.Key != "" && !utf8.ValidString(m.Key) {
 		return errors.New("ID or Key is not valid UTF-8")
 	}
 	if len(m.Header) == 0 { // which costs less to see than to range over

@@ -75,16 +75,21 @@ func (b *Bus) refuse(ctx context.Context, msgs []Message, caps *Capabilities) er
 	if err := ctx.Err(); err != nil {
 		return publishError(msgs, repeat(err, len(msgs)))
 	}
-	var errs []error
 	for i := range msgs {
-		err := caps.unfit(&msgs[i])
-		if err == nil {
-			continue
+		if caps.unfit(&msgs[i]) != nil {
+			return caps.refusal(msgs)
 		}
-		if errs == nil {
-			errs = repeat(errNotSent, len(msgs))
+	}
+	return nil
+}
+
+// refusal is the error for messages of which one at least is unfit.
+func (c *Capabilities) refusal(msgs []Message) error {
+	errs := repeat(errNotSent, len(msgs))
+	for i := range msgs {
+		if err := c.unfit(&msgs[i]); err != nil {
+			errs[i] = err
 		}
-		errs[i] = err
 	}
 	return publishError(msgs, errs)
 }

@@ -16,9 +16,9 @@ import (
 type Driver struct {
 	broker *broker
 	done   chan struct{} // closed by Close
+	closed atomic.Bool   // the same for Publish, which would take longer to ask the channel
 
 	mu        sync.Mutex
-	closed    bool
 	receivers map[*receiver]struct{}
 }
 
@@ -65,7 +65,7 @@ func (d *Driver) Publish(ctx context.Context, msgs []pubsub.Message) []error {
 		for end < len(msgs) && msgs[end].Topic == msgs[begin].Topic {
 			end++
 		}
-		n, err := d.broker.topic(msgs[begin].Topic).publish(ctx, d.done, msgs[begin:end], len(msgs) > 1)
+		n, err := d.broker.topic(msgs[begin].Topic).publish(ctx, d, msgs[begin:end], len(msgs) > 1)
 		if err != nil {
 			errs := make([]error, len(msgs))
 			for i := begin + n; i < len(msgs); i++ {
@@ -86,7 +86,7 @@ func (d *Driver) Open(_ context.Context, s pubsub.Subscription) (pubsub.Receiver
 	t := d.broker.topic(s.Topic)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.closed {
+	if d.closed.Load() {
 		return nil, pubsub.ErrClosed
 	}
 	r := &receiver{driver: d, topic: t, sub: s, wake: make(chan struct{}, 1)}
@@ -110,8 +110,7 @@ func (d *Driver) Capabilities() pubsub.Capabilities {
 // Close closes the receivers and ends a Publish that waits. The broker and its groups stay for other drivers.
 func (d *Driver) Close() error {
 	d.mu.Lock()
-	if !d.closed {
-		d.closed = true
+	if !d.closed.Swap(true) {
 		close(d.done)
 	}
 	receivers := make([]*receiver, 0, len(d.receivers))

@@ -269,9 +269,6 @@ func (g *group) expire(s *slot) {
 
 // join makes r a member and shares the lanes out anew.
 func (g *group) join(r *receiver) {
-	if r.member {
-		return
-	}
 	r.member = true
 	g.members = append(g.members, r)
 	g.share()

@@ -92,7 +92,9 @@ func (r *receiver) poll(limit int) ([]pubsub.Delivery, error) {
 	now := r.topic.broker.now()
 	r.waiting = true
 	r.giveBackUntil(now) // or what follows in a lane would be delivered before it, if the timer is late
-	r.group.join(r)      // again, if a lost lease made it look dead
+	if !r.member {       // a lost lease made it look dead
+		r.group.join(r)
+	}
 	got := r.group.take(r, limit, now)
 	r.waiting, r.stirred = len(got) == 0, false
 	r.passOn()
@@ -109,8 +111,8 @@ func (r *receiver) giveUp() {
 
 // passOn leaves to others what r does not take.
 func (r *receiver) passOn() {
-	if !r.group.ordered {
-		r.group.stirred = true
+	if g := r.group; !g.ordered && g.lanes[0].len() > 0 {
+		g.stirred = true
 	}
 }
 

@@ -49,14 +49,12 @@ func newTopic(b *broker, name string) *topic {
 // at them once all are there.
 //
 // The messages stay where they are, for all groups to share, if there is one: a slice of many would be kept by the last.
-func (t *topic) publish(ctx context.Context, closed <-chan struct{}, msgs []pubsub.Message, many bool) (int, error) {
+func (t *topic) publish(ctx context.Context, d *Driver, msgs []pubsub.Message, many bool) (int, error) {
 	var own []pubsub.Message
 	t.mu.Lock()
 	defer t.unlock()
-	select {
-	case <-closed:
+	if d.closed.Load() {
 		return 0, pubsub.ErrClosed
-	default:
 	}
 	for i := range msgs {
 		m := &msgs[i]
@@ -66,7 +64,7 @@ func (t *topic) publish(ctx context.Context, closed <-chan struct{}, msgs []pubs
 			}
 			m = &own[i%together]
 		}
-		if err := t.admit(ctx, closed, m); err != nil {
+		if err := t.admit(ctx, d.done, m); err != nil {
 			return i, err
 		}
 	}
