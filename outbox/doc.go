@@ -15,15 +15,15 @@
 //     and the inbox drops it. Messages with an empty Key have no order.
 //   - Isolation of failures: a message that the publisher refuses holds back its own key and no other. After
 //     [RelayConfig].MaxAttempts failures it is parked in the table with its error, and its key waits until a person requeues or
-//     skips it ([Inspector]). Nothing is dropped.
+//     skips it ([Inspector]). A stored message that cannot be read is parked at once. Nothing is dropped.
 //   - Outages: while the publisher takes nothing at all, no failure after the first counts against a message, so that nothing is
 //     parked (unless MaxAttempts is 1), and the publisher is tried about once per PollMax. For the same reason a single broken
 //     message is parked only once others have been published beside it; until then it is retried, no faster than that. A
 //     publisher that refuses a whole call for one message is offered smaller calls until that message stands alone.
 //   - Visibility: no cursor passes over rows. A transaction that commits late, with a lower sequence number, is published.
 //   - Fencing: keys are divided into 64 buckets, each leased to one relay by the database's clock. A relay that was paused past
-//     its lease cannot settle anything in a bucket that another has taken. A dead relay's keys are taken over after
-//     [RelayConfig].Lease.
+//     its lease cannot settle anything in a bucket that another has taken; it gives up the rest, and begins again after a pause. A
+//     dead relay's keys are taken over after [RelayConfig].Lease.
 //   - Inbox: [Once] gives one effect per consumer and message ID in the consumer's own transaction, and the stored result to
 //     duplicates, also to concurrent ones, for as long as [InboxConfig].Retention.
 //

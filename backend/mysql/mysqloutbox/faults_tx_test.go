@@ -202,7 +202,7 @@ func TestF11_WrongClocks(t *testing.T) {
 		require.Equal(t, held.Epochs, again.Epochs)
 		due, err := wrong.Fetch(t.Context(), again, 2*half*keys)
 		require.NoError(t, err)
-		require.Equal(t, half*(keys-1), len(due), "the delay is in force")
+		require.Len(t, due, half*(keys-1), "the delay is in force")
 		backlog, err := wrong.Backlog(t.Context())
 		require.NoError(t, err)
 		require.Less(t, backlog.OldestAge, time.Hour)

@@ -53,6 +53,23 @@ func (c calendar) parts(t testing.TB) (n int) {
 	return n
 }
 
+// begin begins a transaction that ends with the test at the latest.
+func (c calendar) begin(t testing.TB) pgx.Tx {
+	t.Helper()
+	tx, err := c.pool.Begin(t.Context())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = tx.Rollback(context.Background()) })
+	return tx
+}
+
+// waits tells whether somebody waits for a lock of the kind.
+func (c calendar) waits(t testing.TB, kind string) (yes bool) {
+	t.Helper()
+	require.NoError(t, c.pool.QueryRow(t.Context(), "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = $1"+
+		" AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))", kind).Scan(&yes))
+	return yes
+}
+
 // handle handles a message and tells whether that had an effect.
 func handle(t testing.TB, in *outbox.Inbox[pgx.Tx], id string) (effect bool) {
 	t.Helper()
@@ -113,14 +130,34 @@ func TestInboxByDay(t *testing.T) {
 	require.True(t, handle(t, in, "unclean"))
 }
 
+// A duplicate that comes after midnight, while the first is still being handled, waits for it: no unique index has both days.
+func TestInboxByDayOverMidnight(t *testing.T) {
+	t.Parallel()
+	c := newCalendar(t)
+	s := newStore(t, c.pool, pgoutbox.Config{InboxByDay: true})
+	tx := c.begin(t)
+	first, _, err := s.Claim(t.Context(), tx, "c", "late", time.Hour)
+	require.NoError(t, err)
+	require.True(t, first)
+	c.day(t, 1)
+	effect := make(chan bool, 1)
+	go func() {
+		h := newInbox(s, time.Hour).Handler("c", func(context.Context, pgx.Tx, pubsub.Message) error { effect <- true; return nil })
+		err := h(context.WithoutCancel(t.Context()), pubsub.Message{ID: "late"})
+		effect <- err != nil
+	}()
+	pgtest.Eventually(t, "the duplicate waits", func() bool { return c.waits(t, "advisory") || len(effect) > 0 })
+	require.NoError(t, tx.Commit(t.Context()))
+	require.False(t, <-effect)
+}
+
 // A claim that was made on a day long gone, and is committed while that day is about to be dropped, is kept.
 func TestDayWithAnOpenClaimIsNotDropped(t *testing.T) {
 	t.Parallel()
 	c := newCalendar(t)
 	s := newStore(t, c.pool, pgoutbox.Config{InboxByDay: true})
 	in := newInbox(s, 30*24*time.Hour)
-	tx, err := c.pool.Begin(t.Context())
-	require.NoError(t, err)
+	tx := c.begin(t)
 	first, _, err := s.Claim(t.Context(), tx, "c", "slow", 30*24*time.Hour)
 	require.NoError(t, err)
 	require.True(t, first)
@@ -130,20 +167,14 @@ func TestDayWithAnOpenClaimIsNotDropped(t *testing.T) {
 		_, err := in.Clean(context.WithoutCancel(t.Context()))
 		cleaned <- err
 	}()
-	pgtest.Eventually(t, "Clean waits for the transaction", func() bool {
-		var n int
-		err := c.pool.QueryRow(t.Context(), "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'"+
-			" AND database = (SELECT oid FROM pg_database WHERE datname = current_database())").Scan(&n)
-		return err == nil && n == 1 || len(cleaned) > 0
-	})
+	pgtest.Eventually(t, "Clean waits for the transaction", func() bool { return c.waits(t, "relation") || len(cleaned) > 0 })
 	require.NoError(t, tx.Commit(t.Context()))
 	if err := <-cleaned; err != nil {
 		require.ErrorContains(t, err, "lock timeout", "on a machine that was held up")
 	}
 	require.False(t, handle(t, in, "slow"))
 
-	tx, err = c.pool.Begin(t.Context()) // one that does not end
-	require.NoError(t, err)
+	tx = c.begin(t) // one that does not end
 	_, _, err = s.Claim(t.Context(), tx, "c", "endless", time.Millisecond)
 	require.NoError(t, err)
 	c.day(t, 100)
@@ -216,11 +247,11 @@ func TestInboxByDayRefusesOldSnapshots(t *testing.T) {
 	c := newCalendar(t)
 	s := newStore(t, c.pool, pgoutbox.Config{InboxByDay: true})
 	for _, level := range []pgx.TxIsoLevel{pgx.RepeatableRead, pgx.Serializable} {
-		tx, err := c.pool.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: level})
-		require.NoError(t, err)
-		_, _, err = s.Claim(t.Context(), tx, "c", "id", time.Hour)
+		err := pgx.BeginTxFunc(t.Context(), c.pool, pgx.TxOptions{IsoLevel: level}, func(tx pgx.Tx) error {
+			_, _, err := s.Claim(t.Context(), tx, "c", "id", time.Hour)
+			return err
+		})
 		require.ErrorContains(t, err, "an inbox by day needs READ COMMITTED transactions")
-		require.NoError(t, tx.Rollback(t.Context()))
 	}
 }
 

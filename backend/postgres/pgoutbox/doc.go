@@ -25,6 +25,11 @@
 // The tables, and their settings for autovacuum, are those of sqloutbox.PostgreSQL. The pool must not be one of a transaction pooler
 // for Listen, which needs a session of its own; everything else works behind one if pgx is told to do without prepared statements.
 //
+// # Inbox by day
+//
+// With [Config].InboxByDay the inbox has a partition for each day, which [Store.Clean] makes ahead of time and drops whole. Stores of every kind
+// make their claims there as before.
+//
 // # Bloat
 //
 // Published rows are deleted, and are dead until vacuum removes them. A transaction that holds an old snapshot, such as a backup,
