@@ -127,7 +127,8 @@ func sagasInMemory(one oneSaga) func(*testing.B) {
 		n := 0
 		for b.Loop() {
 			if n++; n%1000 == 0 {
-				store.Purge(0) // as a long-lived process does
+				_, err := store.Purge(ctx, 0, n) // as a long-lived process does
+				must(b, err)
 			}
 			must(b, one(ctx, r, d, strconv.Itoa(n)))
 		}

@@ -1,6 +1,7 @@
 package saga
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/backstay-go/backstay/configdata"
@@ -22,6 +23,11 @@ type Config struct {
 	// PollMax is the longest pause between two looks into an idle store, and so how late a runner may notice what another
 	// process started; 0 means 500ms. Negative is refused. Live.
 	PollMax time.Duration `json:"poll_max"`
+	// Retention is how long an instance is kept after it has ended, by the store's clock; then a runner that is in Run deletes it with its
+	// history, once a minute and a thousand at a time. It must be longer than the time over which a start may be repeated: a deleted
+	// ID can be started anew. Instances of all definitions are deleted, but for those that are stuck and those whose parent has not
+	// ended. 0 means that nothing is deleted; negative is refused, and so is a store that is no Purger. Live.
+	Retention time.Duration `json:"retention"`
 }
 
 // pollMin is the first pause after something was found.
@@ -44,7 +50,16 @@ func (c Config) Validate() error {
 	f.Require(c.Concurrency >= 0, "Concurrency", c.Concurrency, "zero or positive")
 	f.Require(c.Lease == 0 || c.Lease >= 10*time.Millisecond, "Lease", c.Lease, "zero or at least 10ms")
 	f.Require(c.PollMax >= 0, "PollMax", c.PollMax, "zero or positive")
+	f.Require(c.Retention >= 0, "Retention", c.Retention, "zero or positive")
 	return f.Err()
+}
+
+// suits reports a field that asks for what the store cannot do.
+func (c Config) suits(store Store) error {
+	if _, can := store.(Purger); c.Retention > 0 && !can {
+		return fmt.Errorf("saga %q: Config.Retention is %v, and %T is no Purger", c.Name, c.Retention, store)
+	}
+	return nil
 }
 
 // MarshalJSON writes the fields that are set.

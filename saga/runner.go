@@ -109,7 +109,7 @@ func NewRunner(store Store, cfg Config, parts ...Part) (*Runner, error) {
 	}
 	cfg = cfg.withDefaults()
 	r.config.Store(&cfg)
-	var faults []error
+	faults := []error{cfg.suits(store)}
 	for _, p := range parts {
 		if p == nil {
 			p = Option(nil)
@@ -130,7 +130,7 @@ func NewRunner(store Store, cfg Config, parts ...Part) (*Runner, error) {
 func (r *Runner) Config() Config { return *r.config.Load() }
 
 // Reconfigure replaces the configuration of a runner, also while it runs; attempts under way are not disturbed. It
-// returns an error, and changes nothing, when cfg is invalid or has another Name.
+// returns an error, and changes nothing, when cfg is invalid, has another Name, or asks for a Retention that the store does not know.
 func (r *Runner) Reconfigure(cfg Config) error {
 	if err := cfg.Validate(); err != nil {
 		return err
@@ -138,6 +138,9 @@ func (r *Runner) Reconfigure(cfg Config) error {
 	cfg = cfg.withDefaults()
 	if was := r.Config().Name; cfg.Name != was {
 		return fmt.Errorf("saga %q: Config.Name is %q: it cannot be changed", was, cfg.Name)
+	}
+	if err := cfg.suits(r.store); err != nil {
+		return err
 	}
 	r.config.Store(&cfg)
 	r.Notify()

@@ -46,6 +46,7 @@ func (s *session) run(ctx context.Context) {
 	var loops sync.WaitGroup
 	loops.Go(func() { s.beatLoop(stop) })
 	loops.Go(func() { s.watchLoop(stop) })
+	loops.Go(func() { s.purgeLoop(ctx) })
 	s.claimLoop(ctx)
 	s.drain()
 	close(stop)

@@ -79,6 +79,14 @@ type TxStore interface {
 	CommitInTx(ctx context.Context, fn func(ctx context.Context) ([]Transition, error)) (recorded bool, err error)
 }
 
+// Purger is a Store that can delete what has ended: what Config.Retention takes.
+type Purger interface {
+	Store
+	// Purge deletes up to limit instances that ended at least age ago, with their histories, and returns how many. It leaves those that
+	// are stuck, and those whose parent has not ended: it may have to turn them back. Of callers at the same time each deletes others.
+	Purge(ctx context.Context, age time.Duration, limit int) (int, error)
+}
+
 // Filter chooses instances. The zero value chooses all, in pages of the store's default size.
 type Filter struct {
 	// Definition keeps the instances of the definition of this name, any version; empty keeps all.

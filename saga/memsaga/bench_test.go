@@ -45,7 +45,9 @@ func threeSteps(b *testing.B, one func(ctx context.Context, r *saga.Runner, d *s
 	n := 0
 	for b.Loop() {
 		if n++; n%1000 == 0 {
-			store.Purge(0) // as a long-lived process does
+			if _, err := store.Purge(ctx, 0, n); err != nil { // as a long-lived process does
+				b.Fatal(err)
+			}
 		}
 		if err := one(ctx, r, d, strconv.Itoa(n)); err != nil {
 			b.Fatal(err)

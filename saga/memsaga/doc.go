@@ -11,7 +11,7 @@
 // A Store made in a bubble of testing/synctest runs on the bubble's clock, so that the retries, timeouts and leases of a
 // service's sagas can be tested without waiting for them.
 //
-// Ended instances stay until Purge is called: a process that runs for long has to call it now and then. Due times are kept
+// Ended instances stay until Purge is called: a process that runs for long sets Config.Retention of the runner. Due times are kept
 // in a heap, so that claiming costs the logarithm of the number of unfinished instances; listing costs time in proportion to
 // all instances.
 package memsaga

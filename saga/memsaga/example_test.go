@@ -48,8 +48,9 @@ func ExampleStore_Purge() {
 	ctx, store := context.Background(), memsaga.New()
 	runner, err := saga.NewRunner(store, saga.Config{}, greet)
 	fmt.Println(err, saga.Start(ctx, runner, greet, "1", bag{}))
-	fmt.Println(store.Purge(time.Hour), "deleted: it has not ended")
+	n, err := store.Purge(ctx, time.Hour, 1000)
+	fmt.Println(n, "deleted, since it has not ended:", err)
 	// Output:
 	// <nil> <nil>
-	// 0 deleted: it has not ended
+	// 0 deleted, since it has not ended: <nil>
 }

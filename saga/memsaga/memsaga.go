@@ -21,7 +21,7 @@ type Store struct {
 	dues dues
 }
 
-var _ saga.Store = (*Store)(nil)
+var _ saga.Purger = (*Store)(nil)
 
 type record struct {
 	in      saga.Instance
@@ -218,20 +218,27 @@ func matches(in saga.Instance, f saga.Filter) bool {
 		!slices.Contains(f.Except, in.Ref)
 }
 
-// Purge deletes the instances that ended at least age ago, with their histories, and returns how many. Stuck ones stay.
-func (s *Store) Purge(age time.Duration) int {
+// Purge implements saga.Purger.
+func (s *Store) Purge(ctx context.Context, age time.Duration, limit int) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
 	before, n := time.Now().Add(-age), 0
 	for id, r := range s.all {
-		if ended := !r.in.Status.Active() && r.in.Status != saga.Stuck; ended && !r.in.Updated.After(before) {
-			s.remove(r)
+		if n == limit {
+			break
+		}
+		if parent := s.all[r.in.Parent]; r.ended() && !r.in.Updated.After(before) && (parent == nil || parent.ended()) {
 			delete(s.all, id)
 			n++
 		}
 	}
-	return n
+	return n, nil
 }
+
+func (r *record) ended() bool { return !r.in.Status.Active() && r.in.Status != saga.Stuck }
 
 // schedule puts an instance where its due time belongs.
 func (s *Store) schedule(r *record) {

@@ -61,6 +61,8 @@ func Run(t *testing.T, open func(t *testing.T) saga.Store) {
 		"events, sleeps and cancellation work":            (*suite).waitsForEvents,
 		"a group is done by one node after another":       (*suite).groups,
 		"a child wakes and follows its parent":            (*suite).children,
+		"what ended long ago is purged":                   (*suite).purges,
+		"those who purge at once share the work":          (*suite).purgesAtOnce,
 		"two runners share the work":                      (*suite).runsOnTwoNodes,
 		"a failing saga is compensated":                   (*suite).compensates,
 		"a dead owner's instance is taken over":           (*suite).takesOver,

@@ -12,6 +12,7 @@ type Dialect struct {
 	insert   string // starts an INSERT that does nothing, with no row affected, when the id is taken
 	ignore   string // ends it
 	lock     string // ends a SELECT whose rows must not change before the transaction has ended
+	skip     string // ends one that passes over what others have locked
 	numbered bool   // placeholders are $1, $2 …
 	// inProcess says that the database is no server.
 	inProcess bool
@@ -29,7 +30,7 @@ type Dialect struct {
 // text fills the table prefix and the clock into a statement.
 func (d Dialect) text(prefix, query string) string {
 	return d.number(strings.NewReplacer("{prefix}", prefix, "{now}", d.now, "{insert}", d.insert, "{ignore}", d.ignore,
-		"{lock}", d.lock).Replace(query))
+		"{lock}", d.lock, "{skip}", d.skip).Replace(query))
 }
 
 // number turns the question marks of a statement, which has none in its literals, into what the database takes.

@@ -9,6 +9,7 @@ func MySQL() Dialect {
 		now:     "CAST(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000 AS SIGNED)",
 		insert:  "INSERT IGNORE INTO ",
 		lock:    " FOR UPDATE",
+		skip:    " FOR UPDATE SKIP LOCKED",
 		parses:  true,
 		guard:   "SELECT GET_LOCK('{prefix}sagas', 60)",
 		release: "SELECT RELEASE_LOCK('{prefix}sagas')",

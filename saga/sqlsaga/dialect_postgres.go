@@ -9,6 +9,7 @@ func PostgreSQL() Dialect {
 		insert:   "INSERT INTO ",
 		ignore:   " ON CONFLICT (id) DO NOTHING",
 		lock:     " FOR UPDATE",
+		skip:     " FOR UPDATE SKIP LOCKED",
 		numbered: true,
 		guard:    "SELECT pg_advisory_xact_lock(hashtext('{prefix}sagas'))",
 		migrations: [][]string{{

@@ -22,7 +22,7 @@
 //   - backstay_saga_events has a row for each attempt and each repair, oldest first by token.
 //
 // Change them by hand only while no runner is in Run; use the repair calls of saga.Runner otherwise. Ended instances stay
-// until Purge deletes them: call it regularly.
+// until Purge deletes them: set Config.Retention of the runner, or call it regularly.
 //
 // # Use
 //

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/backstay-go/backstay/saga"
@@ -23,7 +24,10 @@ type Store struct {
 	prepared prepared
 }
 
-var _ saga.TxStore = (*Store)(nil)
+var (
+	_ saga.TxStore = (*Store)(nil)
+	_ saga.Purger  = (*Store)(nil)
+)
 
 // statements are the texts with the prefix filled in.
 type statements struct {
@@ -105,10 +109,11 @@ func (s *Store) texts() statements {
 		load: text(`SELECT ` + columns + `, 0 FROM {prefix}sagas WHERE id = ?`),
 		history: text(`SELECT step, direction, attempt, outcome, error, owner, started_ms, ended_ms
 			FROM {prefix}saga_events WHERE saga_id = ? ORDER BY token`),
-		ended: text(`SELECT id FROM {prefix}sagas WHERE status IN ('completed', 'compensated', 'aborted')
-			AND updated_ms <= {now} - ? ORDER BY updated_ms LIMIT ?`),
-		purgeEvents: text(`DELETE FROM {prefix}saga_events WHERE saga_id = ?`),
-		purge:       text(`DELETE FROM {prefix}sagas WHERE id = ?`),
+		ended: text(`SELECT id FROM {prefix}sagas AS s WHERE status IN ('completed', 'compensated', 'aborted')
+			AND updated_ms <= {now} - ? AND NOT EXISTS (SELECT 1 FROM {prefix}sagas AS p WHERE p.id = s.parent
+				AND p.status IN ('running', 'compensating', 'stuck')) ORDER BY updated_ms LIMIT ?{skip}`),
+		purgeEvents: text(`DELETE FROM {prefix}saga_events WHERE saga_id IN `),
+		purge:       text(`DELETE FROM {prefix}sagas WHERE id IN `),
 	}
 }
 
@@ -199,29 +204,29 @@ func (s *Store) Load(ctx context.Context, id string) (saga.Instance, []saga.Even
 	return ins[0], history, nil
 }
 
-// Purge deletes up to limit instances that ended at least age ago, with their histories, and returns how many. Stuck ones
-// stay. Call it regularly, with an age beyond any repetition of the calls that start them: a purged ID can be started anew.
+// Purge implements saga.Purger, in one transaction. Call it regularly, or set Config.Retention of a saga.Runner, with an age beyond any
+// repetition of the calls that start them: a purged ID can be started anew.
 func (s *Store) Purge(ctx context.Context, age time.Duration, limit int) (int, error) {
-	n := 0
-	err := s.inTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		ids, err := collect(ctx, tx, s.stmts.ended, func(rows *sql.Rows) (id string, err error) {
-			err = rows.Scan(&id)
+	var ids []any
+	err := s.inTx(ctx, func(ctx context.Context, tx *sql.Tx) (err error) {
+		ids, err = collect(ctx, tx, s.stmts.ended, func(rows *sql.Rows) (any, error) {
+			var id string
+			err := rows.Scan(&id)
 			return id, err
 		}, millis(age), limit)
-		for _, id := range ids {
+		for some := range slices.Chunk(ids, 100) {
 			for _, stmt := range []string{s.stmts.purgeEvents, s.stmts.purge} {
-				if _, err := tx.ExecContext(ctx, stmt, id); err != nil {
+				if _, err := tx.ExecContext(ctx, s.dialect.number(stmt+"("+marks(len(some))+")"), some...); err != nil {
 					return err
 				}
 			}
 		}
-		n = len(ids)
 		return err
 	})
 	if err != nil {
 		return 0, wrap("purge", err)
 	}
-	return n, nil
+	return len(ids), nil
 }
 
 // affected is the number of rows a statement changed.

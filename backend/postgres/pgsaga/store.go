@@ -67,7 +67,10 @@ type Store struct {
 	notified atomic.Int64 // when NOTIFY was last sent, since started; 0 is never
 }
 
-var _ saga.TxStore = (*Store)(nil)
+var (
+	_ saga.TxStore = (*Store)(nil)
+	_ saga.Purger  = (*Store)(nil)
+)
 
 // Option sets how a Store behaves.
 type Option func(*Store)
@@ -129,8 +132,7 @@ func (s *Store) Counts(ctx context.Context) (counts []sqlsaga.Count, err error) 
 	return counts, err
 }
 
-// Purge deletes up to limit instances that ended at least age ago, with their histories, and returns how many. Stuck ones
-// stay. Call it regularly, with an age beyond any repetition of the calls that start them: a purged ID can be started anew.
+// Purge implements saga.Purger; see sqlsaga.Store.
 func (s *Store) Purge(ctx context.Context, age time.Duration, limit int) (n int, err error) {
 	err = s.portable(func(p *sqlsaga.Store) error { n, err = p.Purge(ctx, age, limit); return err })
 	return n, err
