@@ -77,9 +77,7 @@ func (l *lane) push(rec *kgo.Record) {
 		l.changed++
 		return
 	}
-	if l.size() == len(l.entries) {
-		l.grow()
-	}
+	l.reserve(1)
 	e := l.at(l.end)
 	*e = entry{rec: rec, offset: rec.Offset, attempts: l.past.attempts(rec.Offset)}
 	if l.past.settled(rec.Offset) {
@@ -88,8 +86,16 @@ func (l *lane) push(rec *kgo.Record) {
 	l.end++
 }
 
-func (l *lane) grow() {
-	entries := make([]entry, max(64, 2*len(l.entries)))
+// reserve makes room for n records more.
+func (l *lane) reserve(n int) {
+	length := max(64, len(l.entries))
+	for length < l.size()+n {
+		length *= 2
+	}
+	if length == len(l.entries) {
+		return
+	}
+	entries := make([]entry, length)
 	for p := l.first; p < l.end; p++ {
 		entries[p&uint64(len(entries)-1)] = *l.at(p)
 	}

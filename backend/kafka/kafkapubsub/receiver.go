@@ -386,6 +386,7 @@ func (r *receiver) ingest(s *session, fetches kgo.Fetches) (pause []int32) {
 				if s != r.session || l == nil || l.leaving.Load() || len(p.Records) == 0 {
 					continue
 				}
+				l.reserve(len(p.Records))
 				for _, rec := range p.Records {
 					l.push(rec)
 				}
