@@ -34,7 +34,7 @@ const (
 	// natsCall is the number of messages that one Publish of many has.
 	natsCall = 1000
 	// recordSize is what the server stores of a message of these benchmarks: body, headers and its own bytes.
-	recordSize = 470
+	recordSize = 476
 )
 
 func jetStream(l *list) {

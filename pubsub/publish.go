@@ -114,7 +114,7 @@ func (b *Bus) send(ctx context.Context, msgs []Message, caps *Capabilities, now 
 		end := now.Add(limit)
 		if sooner, ok := ctx.Deadline(); !ok || end.Before(sooner) {
 			d := b.bound(ctx, end)
-			defer b.release(d, caps.PublishObeysContext && caps.PublishForgetsContext)
+			defer b.release(d, caps.PublishForgetsContext)
 			ctx = d
 		}
 	}
@@ -144,7 +144,8 @@ func (b *Bus) release(d *deadline, forgotten bool) {
 	b.spare.Store(d)
 }
 
-// sendApart publishes on a goroutine of its own, which it leaves behind when the driver ignores the end of ctx.
+// sendApart publishes on a goroutine of its own, which it leaves behind when the driver ignores the end of ctx. It asks for
+// that end, so such a ctx is never used again.
 func (b *Bus) sendApart(ctx context.Context, msgs []Message) []error {
 	answer := make(chan []error, 1)
 	go func() { answer <- b.driver.Publish(ctx, msgs) }()
