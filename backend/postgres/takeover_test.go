@@ -30,10 +30,11 @@ func column[T any](t testing.TB, pool *pgxpool.Pool, query string, args ...any) 
 }
 
 // Of three relays one dies by SIGKILL: no lease outlives its length by the database's clock, and then others publish what is in its keys.
-// It does not run beside other tests, since what they do to the machine would count.
+// The two stores run beside each other and nothing else, since what other tests do to the machine would count.
 func TestTakeoverAfterKill(t *testing.T) {
 	for _, kind := range []string{"pgx", "sql"} {
 		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
 			s, pool, url := newDatabase(t, pgoutbox.Config{})
 			ob := outbox.New(s, outbox.Config{})
 			write(t, ob, 1, 1)
