@@ -301,6 +301,29 @@ func TestF26_APausedNodeThatLostItsLeaseRecordsNothing(t *testing.T) {
 	require.Equal(t, before, dump(t, db))
 }
 
+// The lease of a node may end without its knowing, if the store's clock is put forward: then the fence alone refuses its result.
+func TestF26_TheFenceRefusesANodeThatKnowsNothing(t *testing.T) {
+	t.Parallel()
+	store, db := sagaStore(t, sagaFile(t))
+	begun, release := make(chan struct{}), make(chan struct{})
+	step := func(do func()) *saga.Definition[parcel] {
+		return saga.MustDefine("nap", 1, saga.Step[parcel]{Name: "nap", Do: func(context.Context, *parcel) error { do(); return nil }})
+	}
+	slow, quick := step(func() { close(begun); <-release }), step(func() {})
+	cfg := saga.Config{Lease: time.Minute, PollMax: 20 * time.Millisecond} // no heartbeat tells before the result is there
+	first := node(t, store, cfg, slow)
+	require.NoError(t, saga.Start(t.Context(), first, slow, "1", parcel{}))
+	<-begun
+	_, err := db.ExecContext(t.Context(), `UPDATE backstay_sagas SET due_ms = 1`)
+	require.NoError(t, err)
+	_, err = ended(t, node(t, store, cfg, quick), quick, "1")
+	require.NoError(t, err)
+	before := dump(t, db)
+	close(release)
+	until(t, "the result is refused", func() bool { return first.Stats().Lost == 1 })
+	require.Equal(t, before, dump(t, db))
+}
+
 // dump is everything in the saga tables.
 func dump(t *testing.T, db *sql.DB) []string {
 	return texts(t, db, `SELECT concat_ws('|', id, status, step, attempt, owner, token, due_ms, updated_ms, state)
