@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -308,8 +309,11 @@ func f26Fence(t *testing.T, on driver) {
 		return saga.MustDefine("nap", 1, saga.Step[parcel]{Name: "nap", Do: func(context.Context, *parcel) error { do(); return nil }})
 	}
 	slow, quick := step(func() { close(begun); <-release }), step(func() {})
-	cfg := saga.Config{Lease: time.Minute, PollMax: 20 * time.Millisecond} // no heartbeat tells before the result is there
+	// No heartbeat tells before the result is there, and a node that is busy with it does not claim it again.
+	cfg := saga.Config{Lease: time.Minute, PollMax: 20 * time.Millisecond, Concurrency: 1}
 	first := node(t, store, cfg, slow)
+	done := sync.OnceFunc(func() { close(release) })
+	t.Cleanup(done)
 	require.NoError(t, saga.Start(t.Context(), first, slow, "1", parcel{}))
 	<-begun
 	_, err := db.ExecContext(t.Context(), `UPDATE backstay_sagas SET due_ms = 1`)
@@ -317,7 +321,7 @@ func f26Fence(t *testing.T, on driver) {
 	_, err = ended(t, node(t, store, cfg, quick), quick, "1")
 	require.NoError(t, err)
 	before := dump(t, db)
-	close(release)
+	done()
 	until(t, "the result is refused", func() bool { return first.Stats().Lost == 1 })
 	require.Equal(t, before, dump(t, db))
 }
