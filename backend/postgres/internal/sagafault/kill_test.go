@@ -135,7 +135,7 @@ func TestSagaWorker(t *testing.T) {
 		return
 	}
 	store, _ := childDriver().sagaStore(t, url)
-	r, err := saga.NewRunner(store, sagaConfig, openWorld(t, childDriver(), url).define(t))
+	r, err := saga.NewRunner(store, killConfig, openWorld(t, childDriver(), url).define(t))
 	require.NoError(t, err)
 	require.NoError(t, r.Run(t.Context()))
 }
@@ -146,9 +146,9 @@ func TestF18_KillsInEveryStepRepeatAtMostOnceAndLoseNothing(t *testing.T) { onBo
 
 func f18(t *testing.T, on driver) {
 	t.Parallel()
-	kills, underWay := 10, 40
+	kills, effects, underWay := 50, 40, 500
 	if os.Getenv("BACKSTAY_LONG") == "1" {
-		kills = 300
+		kills, effects = 1000, 170 // some 10,000 instances
 	}
 	url := pgtest.Database(t)
 	store, db := on.sagaStore(t, url)
@@ -157,7 +157,7 @@ func f18(t *testing.T, on driver) {
 	require.NoError(t, err)
 	w := openWorld(t, on, url)
 	d := w.define(t)
-	r, err := saga.NewRunner(store, sagaConfig, d)
+	r, err := saga.NewRunner(store, killConfig, d)
 	require.NoError(t, err)
 	instances, deaths := 0, 0
 	for hit := 0; hit < kills; deaths++ {
@@ -168,15 +168,18 @@ func f18(t *testing.T, on driver) {
 		}
 		before := w.count(t)
 		child, _ := spawn(t, on, "TestSagaWorker", url)
-		until(t, "progress", func() bool { return w.count(t) > before+rand.IntN(40) })
+		until(t, "progress", func() bool { return w.count(t) > before+rand.IntN(effects) })
 		kill(t, child)
 		if unended(t, db) > 0 {
 			hit++
 		}
 	}
+	left, last := unended(t, db), time.Now()
 	ctx, cancel := context.WithCancel(t.Context())
 	stopped := make(chan error, 1)
 	go func() { stopped <- r.Run(ctx) }()
+	until(t, "all instances have ended", func() bool { return unended(t, db) == 0 })
+	took := time.Since(last)
 	repeats := 0
 	for i := range instances {
 		id := fmt.Sprint("p", i)
@@ -195,7 +198,7 @@ func f18(t *testing.T, on driver) {
 	cancel()
 	require.NoError(t, <-stopped)
 	require.LessOrEqual(t, repeats, deaths*r.Config().Concurrency*3) // a group has three under way
-	t.Logf("%d kills, %d instances, %d steps repeated", deaths, instances, repeats)
+	t.Logf("%d kills, %d instances, %d steps repeated; the last %d had ended %v after the last kill", deaths, instances, repeats, left, took)
 }
 
 // unended counts the instances that have not ended.
