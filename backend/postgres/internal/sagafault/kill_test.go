@@ -148,7 +148,7 @@ func f18(t *testing.T, on driver) {
 	t.Parallel()
 	kills, effects, underWay := 50, 40, 500
 	if os.Getenv("BACKSTAY_LONG") == "1" {
-		kills, effects = 1000, 170 // some 10,000 instances
+		kills, effects = 1000, 240 // some 10,000 instances
 	}
 	url := pgtest.Database(t)
 	store, db := on.sagaStore(t, url)
