@@ -86,7 +86,7 @@ func shares(v reflect.Value) bool {
 	case reflect.Slice:
 		return !v.IsNil()
 	case reflect.Struct:
-		for i := range v.NumField() { // v.Fields would allocate
+		for i := range v.NumField() { //nolint:modernize // v.Fields would allocate
 			if shares(v.Field(i)) {
 				return true
 			}

@@ -163,19 +163,19 @@ func (s *session) settle(slots, needed int, ref Ref) {
 // takeOne takes a slot for an instance that is to be started. A claim that is under way has all of them reserved, and mostly needs
 // none.
 func (s *session) takeOne(ctx context.Context, ref Ref) bool {
-	s.mu.Lock()
-	n, asking := s.take(1, ref), s.asking
-	s.mu.Unlock()
-	if n == 1 || asking == nil {
-		return n == 1
+	for {
+		s.mu.Lock()
+		n, asking := s.take(1, ref), s.asking
+		s.mu.Unlock()
+		if n == 1 || asking == nil {
+			return n == 1
+		}
+		select {
+		case <-asking:
+		case <-ctx.Done():
+			return false
+		}
 	}
-	select {
-	case <-asking:
-	case <-ctx.Done():
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.take(1, ref) == 1
 }
 
 // take reserves up to n free slots for instances of a definition, or of those without a limit. The caller has s.mu.
@@ -249,9 +249,6 @@ func (s *session) untilNext(d time.Duration) time.Duration {
 func (s *session) forget(h *hold) {
 	s.mu.Lock()
 	delete(s.held, h)
-	if s.here[h.in.ID] == h {
-		delete(s.here, h.in.ID)
-	}
 	s.mu.Unlock()
 }
 
@@ -260,6 +257,11 @@ func (s *session) drop(h *hold) {
 	s.forget(h)
 	s.r.stats.active.Add(-1)
 	s.free(h.in.Ref)
+	s.mu.Lock()
+	if s.here[h.in.ID] == h { // until now those who wait for its end look no further than here
+		delete(s.here, h.in.ID)
+	}
+	s.mu.Unlock()
 	if !h.in.Status.Active() {
 		s.r.signal(h.in.ID, h)
 	}

@@ -58,7 +58,7 @@ func TestClientsThatTakeTurnsNeverWantForASlot(t *testing.T) {
 				r, err := saga.NewRunner(store, saga.Config{Concurrency: clients, PollMax: 100 * time.Millisecond}, d)
 				require.NoError(t, err)
 				defer running(t, r)()
-				began, failed := time.Now(), make(chan error, clients*each)
+				failed := make(chan error, clients*each)
 				for c := range clients {
 					go func() {
 						for i := range each {
@@ -70,8 +70,7 @@ func TestClientsThatTakeTurnsNeverWantForASlot(t *testing.T) {
 					require.NoError(t, <-failed)
 				}
 				require.Zero(t, store.unowned.Load())
-				polls := int64(time.Since(began)/(100*time.Millisecond)) + 10 // the pauses grow to that
-				require.LessOrEqual(t, store.claims.Load(), polls)
+				require.Less(t, store.claims.Load(), int64(clients*each/10), "a look now and then, and not with every slot")
 			})
 		})
 	}

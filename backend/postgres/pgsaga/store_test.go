@@ -146,6 +146,34 @@ func TestAStepLeavesALeaseThatIsLongEnough(t *testing.T) {
 	require.Zero(t, indexed, "updated_ms changes with each step")
 }
 
+// A claim passes over what another is claiming just now: it neither waits for it nor takes it.
+func TestAClaimPassesOverWhatAnotherHasLocked(t *testing.T) {
+	t.Parallel()
+	s, pool := newStore(t, pgsaga.Config{})
+	for _, id := range []string{"locked", "free"} {
+		created, err := s.Create(t.Context(), instance(t, id), 0)
+		require.NoError(t, err)
+		require.True(t, created)
+	}
+	lock, err := pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer func() { _ = lock.Rollback(context.Background()) }() // the pool waits for it
+	_, err = lock.Exec(t.Context(), "SELECT id FROM backstay_sagas WHERE id = 'locked' FOR UPDATE")
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	claim := saga.Claim{Owner: "node", Known: []saga.Ref{nothing.Ref()}, Limit: 2, Lease: time.Minute}
+	ins, err := s.Claim(ctx, claim)
+	require.NoError(t, err)
+	require.Len(t, ins, 1)
+	require.Equal(t, "free", ins[0].ID)
+	require.NoError(t, lock.Rollback(t.Context()))
+	ins, err = s.Claim(t.Context(), claim)
+	require.NoError(t, err)
+	require.Len(t, ins, 1)
+	require.Equal(t, "locked", ins[0].ID)
+}
+
 // A commit of many kinds of changes records each that fits, in whatever order they come, and an instance may be in it twice.
 func TestACommitFencesEachChangeAlone(t *testing.T) {
 	t.Parallel()

@@ -23,6 +23,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // sagaConfig lets a node be missed soon, but not one that a busy machine holds up.
 var sagaConfig = saga.Config{Lease: 3 * time.Second, PollMax: 20 * time.Millisecond}
 
+// killConfig is for nodes that do not last: one that a busy machine holds up is as good as killed.
+var killConfig = saga.Config{Lease: 2 * time.Second, PollMax: 20 * time.Millisecond}
+
 func openDB(t testing.TB, url string) *sql.DB {
 	t.Helper()
 	db, err := sql.Open("pgx", url)
