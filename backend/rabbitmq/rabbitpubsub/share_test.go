@@ -44,6 +44,28 @@ func TestGuaranteeMembersShareLanes(t *testing.T) {
 	}
 }
 
+// Members join and leave at random, also while lanes are being given up. There are more changes in the long form.
+func TestGuaranteeOrderWhileMembersComeAndGo(t *testing.T) {
+	t.Parallel()
+	w := newWork(t, rabbitpubsub.Config{Lanes: 5})
+	changes := 8
+	if long() {
+		changes = 100
+	}
+	members := []func(){w.join(t, "first")}
+	for n := range changes {
+		if len(members) == 1 || len(members) < 4 && rand.N(2) == 0 {
+			members = append(members, w.join(t, fmt.Sprint("member ", n)))
+		} else {
+			i := rand.N(len(members))
+			members[i]()
+			members = slices.Delete(members, i, i+1)
+		}
+		w.more(t, rand.N(8000))
+	}
+	w.finish(t)
+}
+
 // work is messages that flow, and what becomes of them.
 type work struct {
 	d    *driver
@@ -210,6 +232,18 @@ func (w *work) awaitShares(t *testing.T, want []int) {
 		slices.Sort(shares)
 		return slices.Equal(shares, want)
 	}, patience, 10*time.Millisecond, "the members do not come to have %v lanes", want)
+}
+
+// more returns when n more messages have been handled.
+func (w *work) more(t *testing.T, n int) {
+	t.Helper()
+	handled := func() int {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.handled
+	}
+	n += handled()
+	require.Eventually(t, func() bool { return handled() >= n }, patience, time.Millisecond, "it does not go on")
 }
 
 // finish fails unless everything that was published was handled as it should be.
