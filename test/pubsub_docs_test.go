@@ -178,7 +178,7 @@ func guaranteeTable(drivers []declared) string {
 // TestTheGuaranteeTableLeavesNothingOut looks for each field of Capabilities among the rows, and changes each in turn: a
 // row must then say something else.
 func TestTheGuaranteeTableLeavesNothingOut(t *testing.T) {
-	said := map[string]bool{"Driver": true}
+	said := map[string]bool{"Driver": true, "PublishForgetsContext": true, "Fixed": true} // these spare the Bus work, and promise users nothing
 	for _, g := range guarantees {
 		for field := range strings.FieldsSeq(g.fields) {
 			said[field] = true

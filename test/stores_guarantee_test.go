@@ -122,6 +122,7 @@ func outboxPromises() []promise {
 		implements[outbox.InboxStore[pgx.Tx]]("inbox in a `pgx.Tx`"),
 		hasMethod("a commit in any process wakes the relay (`Listen`)", "Listen"),
 		hasOption("`Publish` can lock the key (`KeyLock`)", "KeyLock"),
+		hasOption("the inbox can be kept in daily partitions, dropped whole (`InboxByDay`)", "InboxByDay"),
 		hasMethod("repeats a transaction that lost a deadlock (`RetryTx`)", "RetryTx"),
 	}
 }
@@ -151,6 +152,7 @@ func sagaPromises() []promise {
 			}
 			return "`" + s.transaction.String() + "`"
 		}},
+		implements[saga.Purger]("what has ended is deleted after a while (`Config.Retention`)"),
 		hasMethod("what another process leaves due wakes the runner (`Listen`)", "Listen"),
 		hasMethod("counts by definition and status, as `backstay saga stats` shows", "Counts"),
 	}
