@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/redis/rueidis"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/backstay-go/backstay/backend/redis/redispubsub"
@@ -164,15 +165,18 @@ func TestTheEventsStayWithTheDataAndGoWithThem(t *testing.T) {
 	}
 }
 
-// The shop names what it removes from RabbitMQ. All of it is there, so no name is out of date.
+// The shop names what it removes from RabbitMQ. All of it comes to be there, so no name is out of date: the queues by which
+// the members of a group share its lanes once these have looked for each other.
 func TestTheShopKnowsTheNamesOfItsQueues(t *testing.T) {
 	s, err := openShop(t.Context(), settings{data: t.TempDir(), addr: anyPort, broker: rabbitServer(t)}, nil, io.Discard)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.removeEvents(context.Background())) })
 	t.Cleanup(func() { require.NoError(t, s.close()) })
 	queues, exchanges := rabbitNames(s.prefix())
-	require.ElementsMatch(t, slices.Concat(queues, exchanges), leftOnRabbitMQ(t, s.prefix()))
-	require.Len(t, queues, 15, "two lanes of five groups, and their dead letters: a quorum queue costs the server files")
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		assert.ElementsMatch(c, slices.Concat(queues, exchanges), leftOnRabbitMQ(t, s.prefix()))
+	}, 30*time.Second, 100*time.Millisecond)
+	require.Len(t, queues, 25, "two lanes of five groups, their dead letters, of which each costs the server files, and two for sharing the lanes")
 	require.Len(t, exchanges, 18, "two for each topic, and for that of the dead letters of each group")
 }
 
